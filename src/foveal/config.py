@@ -1,0 +1,239 @@
+"""What a run is: one frozen dataclass for each task, made in Python, from YAML or from flags.
+
+Standard library only, so that ``foveal --help`` and a wrong flag answer at once.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from foveal.names import unknown
+
+Scalar = int | float | bool | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the pictures are and how they reach the network.
+
+    Attributes:
+        root: folder, or .csv file, of the data; None trains on the built-in data.
+        layout: how the folder is laid out; ``auto`` looks and says what it found.
+        image_size: side of the square the network sees, pixels; None: the pictures' own size
+            where a layout fixes it (28 for fashion, 32 for CIFAR), else 224.
+        batch_size: pictures per optimiser step and process (before accumulation).
+        workers: processes that read pictures; 0 reads in the training process. The result of a
+            run does not depend on it.
+        on_error: what a picture that will not open does during training: ``stop`` ends the run
+            with its path, ``skip`` leaves it out, counts it and lists it at the end.
+        val_fraction: share of the training pictures drawn for validation where the layout has no
+            validation part.
+        test_fraction: share drawn for testing where a layout has only one folder of pictures.
+        split_seed: seed of those two draws, apart from the run's seed so that runs with other
+            seeds see the same split.
+    """
+
+    root: str | None = None
+    layout: str = "auto"
+    image_size: int | None = None
+    batch_size: int = 64
+    workers: int = 2
+    on_error: Literal["stop", "skip"] = "stop"
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
+    split_seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes to training pictures (torchvision.transforms.v2).
+
+    Attributes:
+        min_scale: smallest share of the picture's area that a random crop keeps; 1 keeps all.
+        padding: border in pixels for a random shift of small pictures; used with min_scale 1.
+        hflip: probability of a left-right mirror image.
+        vflip: probability of an upside-down mirror image.
+        color_jitter: strength of random brightness, contrast and saturation; 0 is off.
+        randaugment: magnitude of RandAugment, 1 to 30, two operations a picture; 0 is off.
+        erasing: probability that a random rectangle is erased.
+        mixup: alpha of mixup's Beta distribution; 0 is off.
+        cutmix: alpha of cutmix's Beta distribution; 0 is off. With both, each batch draws one.
+    """
+
+    min_scale: float = 0.35
+    padding: int = 0
+    hflip: float = 0.5
+    vflip: float = 0.0
+    color_jitter: float = 0.0
+    randaugment: int = 0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What every task's run has: data, network, optimisation, machine.
+
+    Attributes:
+        data: the pictures.
+        model: a registered name (``foveal models`` lists them); every timm name too.
+        model_args: further arguments of the model, such as ``stem_stride: 1``.
+        pretrained: start from published weights.
+        checkpoint: start from the weights in this file.
+        loss: name of the training loss.
+        loss_args: arguments of the loss, such as ``label_smoothing: 0.1``.
+        epochs: passes over the training pictures.
+        max_steps: end after this many optimiser steps, before ``epochs`` are over; the run is
+            then validated and tested once.
+        optimizer: any timm optimiser name.
+        lr: learning rate at the peak of the schedule.
+        weight_decay: weight decay; biases and one-dimensional weights are exempt.
+        momentum: momentum of the optimisers that have one.
+        schedule: course of the learning rate after warm-up.
+        warmup_epochs: epochs of linear warm-up; fractions allowed.
+        ema: evaluate and keep an exponential moving average of the weights.
+        ema_decay: decay per step of that average; it warms up as (1 + step) / (10 + step).
+        clip_grad: largest norm of the gradient; 0 does not clip.
+        accumulate: batches whose gradients are added before each optimiser step.
+        early_stopping: end after this many epochs without a better validation score; 0 is off.
+        amp: arithmetic of the forward pass: ``no`` is float32, ``bf16`` and ``fp16`` are autocast.
+        compile: run the network through torch.compile.
+        channels_last: memory format of pictures and weights; usually faster.
+        tensorboard: also write TensorBoard logs (needs the extra ``tensorboard``).
+        device: ``auto`` takes the GPU if there is one.
+        threads: CPU threads of the training process; None leaves PyTorch's choice.
+        seed: seed of everything random.
+        out: the run folder; None makes a new one under ``runs/``.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: str = "mobilenetv2_100_coordinate"
+    model_args: dict[str, Scalar] = field(default_factory=dict)
+    pretrained: bool = False
+    checkpoint: str | None = None
+    loss: str = "cross_entropy"
+    loss_args: dict[str, Scalar] = field(default_factory=dict)
+    epochs: int = 20
+    max_steps: int | None = None
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_epochs: float = 1.0
+    ema: bool = False
+    ema_decay: float = 0.999
+    clip_grad: float = 0.0
+    accumulate: int = 1
+    early_stopping: int = 0
+    amp: Literal["no", "bf16", "fp16"] = "no"
+    compile: bool = False
+    channels_last: bool = True
+    tensorboard: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    seed: int = 0
+    out: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig(TrainConfig):
+    """Train a network to name what a picture shows.
+
+    Attributes:
+        augment: random changes to training pictures.
+        multi_label: a picture may show several classes or none; labels come from a CSV.
+        class_weights: ``balanced`` weights the loss by the inverse of each class's frequency.
+    """
+
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    multi_label: bool = False
+    class_weights: Literal["none", "balanced"] = "none"
+
+
+TASK_CONFIGS: dict[str, type[TrainConfig]] = {"classify": ClassifyConfig}
+
+
+def task_of(config: TrainConfig) -> str:
+    """Return the task's name for a config object, such as ``"classify"``."""
+    for task, config_class in TASK_CONFIGS.items():
+        if type(config) is config_class:
+            return task
+    expected = " or ".join(c.__name__ for c in TASK_CONFIGS.values())
+    raise TypeError(f"the config must be a {expected}, not {type(config).__name__}")
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Return the config as plain dicts and scalars, ``task`` first."""
+    return {"task": task_of(config), **dataclasses.asdict(config)}
+
+
+def from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """Build the config that :func:`to_dict` or a YAML file describes.
+
+    Args:
+        values: field names to values, with ``task``; absent fields keep their defaults.
+
+    Raises:
+        ValueError: no or an unknown task, an unknown key, or a value of the wrong type; the
+            message names the key and what would be right.
+    """
+    fields = dict(values)
+    task = fields.pop("task", None)
+    if task is None:
+        raise ValueError(f"the config has no 'task': it must be one of {', '.join(TASK_CONFIGS)}")
+    if task not in TASK_CONFIGS:
+        raise ValueError(unknown("task", str(task), TASK_CONFIGS))
+    return typing.cast(TrainConfig, _build(TASK_CONFIGS[task], fields, ""))
+
+
+def _build(cls: type, values: Any, prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"config key {prefix.rstrip('.')!r} must hold keys, not {values!r}")
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            raise ValueError(unknown("config key", f"{prefix}{key}", [prefix + k for k in known]))
+    return cls(**{k: _convert(hints[k], v, prefix + k) for k, v in values.items()})
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """Return ``value`` as the type that ``hint`` asks for, or say what would be right."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, key + ".")
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"config key {key!r} must hold keys, not {value!r}")
+        return {str(k): _convert(args[1], v, f"{key}.{k}") for k, v in value.items()}
+    if origin is Literal:
+        if value is False and "no" in args:  # YAML 1.1 reads a bare `no` as False
+            return "no"
+        if value not in args:
+            raise ValueError(f"config key {key!r} must be {' or '.join(args)}, not {value!r}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None and types.NoneType in args:
+            return None
+        for member in sorted((a for a in args if a is not types.NoneType), key=_strictness):
+            try:
+                return _convert(member, value, key)
+            except ValueError:
+                continue
+        raise ValueError(f"config key {key!r} must be {hint}, not {value!r}")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(f"config key {key!r} must be {hint.__name__}, not {value!r}")
+    return value
+
+
+def _strictness(hint: Any) -> int:
+    """Order of a union's members: 1 is an int, True a bool, and both are no float."""
+    order: list[Any] = [bool, int, float, str]
+    return order.index(hint) if hint in order else len(order)
