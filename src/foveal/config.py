@@ -93,7 +93,8 @@ class TrainConfig:
         lr: learning rate at the peak of the schedule.
         weight_decay: weight decay; biases and one-dimensional weights are exempt.
         momentum: momentum of the optimisers that have one.
-        schedule: course of the learning rate after warm-up.
+        schedule: course of the learning rate after warm-up, per step: ``cosine`` and ``linear`` go
+            to zero, ``poly`` is (1 - t)^0.9.
         warmup_epochs: epochs of linear warm-up; fractions allowed.
         ema: evaluate and keep an exponential moving average of the weights.
         ema_decay: decay per step of that average; it warms up as (1 + step) / (10 + step).
@@ -123,7 +124,7 @@ class TrainConfig:
     lr: float = 1e-3
     weight_decay: float = 0.05
     momentum: float = 0.9
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "poly", "linear", "constant"] = "cosine"
     warmup_epochs: float = 1.0
     ema: bool = False
     ema_decay: float = 0.999

@@ -1,1 +1,38 @@
-""""""
+"""Training losses by name."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from foveal.names import unknown
+
+__all__ = ["LOSSES", "create_loss"]
+
+LOSSES: dict[str, type[nn.Module]] = {"cross_entropy": nn.CrossEntropyLoss}
+
+
+def create_loss(name: str, num_classes: int, weight: torch.Tensor | None = None, **args: Any) -> nn.Module:
+    """Return a loss over classes: ``loss(logits [B, K, ...], target) -> scalar``.
+
+    Args:
+        name: one of ``LOSSES``.
+        num_classes: K.
+        weight: weight of each class, [K].
+        **args: further arguments of the loss, such as ``label_smoothing=0.1``.
+
+    Raises:
+        ValueError: unknown name or argument; the message has the nearest one.
+    """
+    if name not in LOSSES:
+        raise ValueError(unknown("loss", name, LOSSES))
+    loss_class = LOSSES[name]
+    own = inspect.signature(loss_class).parameters
+    given = {"num_classes": num_classes, "weight": weight}
+    given = {key: value for key, value in given.items() if key in own}
+    known = [p for p in own if p not in ("num_classes", "weight", "size_average", "reduce")]
+    for key in args:
+        if key not in known:
+            raise ValueError(unknown(f"argument of the loss {name}", key, known))
+    return loss_class(**given, **args)

@@ -1,0 +1,131 @@
+"""From the pictures of a split to batches of tensors."""
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from foveal.data.classification import Pictures
+from foveal.data.pictures import DamagedPictureError
+from foveal.data.sampling import BatchSampler, derive_seed
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class TransformedPictures(Dataset[Batch]):
+    """Pictures as tensors, each sample's randomness fixed by (seed, epoch, index).
+
+    Args:
+        pictures: one split.
+        transform: makes a [C, H, W] tensor from a picture; may draw from torch's global generator.
+        seed: seed of the run.
+
+    Shape:
+        item: (x float32 [C, H, W], target int64 [] or float32 [K], index int64 []).
+    """
+
+    def __init__(
+        self, pictures: Pictures, transform: Callable[[Image.Image], Tensor], seed: int = 0
+    ) -> None:
+        self.pictures, self.transform, self.seed = pictures, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
+        image = self.pictures.load(index)
+        # The state is put back: with workers=0 this is the training process, whose own random
+        # numbers must not depend on who read the pictures.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
+            x = self.transform(image)
+        return x, torch.as_tensor(self.pictures.targets[index]), torch.tensor(index)
+
+
+def make_loader(
+    dataset: TransformedPictures, batches: BatchSampler, *, workers: int, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """Return a loader of the sampler's batches: (x [B, C, H, W], target [B] or [B, K], index [B]).
+
+    Its worker processes draw nothing from the training process's random state.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+        worker_init_fn=_leave_signals_to_trainer,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _leave_signals_to_trainer(worker: int) -> None:
+    """Ctrl-C reaches the whole process group: the training process decides, then ends us."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class PictureSubset:
+    """Some pictures of a split, as a split of their own.
+
+    Args:
+        pictures: the whole split.
+        indices: those that stay, in order.
+    """
+
+    def __init__(self, pictures: Pictures, indices: Sequence[int] | np.ndarray) -> None:
+        self.pictures = pictures
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.targets = pictures.targets[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, index: int) -> Image.Image:
+        """Return one picture, RGB."""
+        return self.pictures.load(int(self.indices[index]))
+
+    def name(self, index: int) -> str:
+        """Return one picture's path."""
+        return self.pictures.name(int(self.indices[index]))
+
+
+@dataclass(frozen=True)
+class SoundPictures:
+    """A split without its damaged pictures, and the complaints about those."""
+
+    pictures: Pictures
+    damaged: tuple[str, ...]
+
+
+def leave_out_damaged(
+    pictures: Pictures, progress: Callable[[int, int], None] | None = None
+) -> SoundPictures:
+    """Decode every picture once and keep those that open.
+
+    Args:
+        pictures: one split.
+        progress: called with (done, total) after each picture.
+
+    Raises:
+        ValueError: not one picture opens.
+    """
+    sound, damaged = [], []
+    for index in range(len(pictures)):
+        try:
+            pictures.load(index)
+            sound.append(index)
+        except DamagedPictureError as error:
+            damaged.append(str(error))
+        if progress is not None:
+            progress(index + 1, len(pictures))
+    if not sound:
+        raise ValueError(f"none of the {len(pictures)} pictures opens; the first: {damaged[0]}")
+    return SoundPictures(PictureSubset(pictures, sound) if damaged else pictures, tuple(damaged))

@@ -1,0 +1,164 @@
+"""How well a classifier names pictures, and how well it knows when it does not.
+
+Every score is a mean over pictures that is summed exactly (``math.fsum``), so it does not depend
+on the order of the pictures, on the batches or on the number of processes.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import multilabel_average_precision
+
+
+def exact_mean(values: Tensor) -> float:
+    """Return the correctly rounded mean of a one-dimensional tensor; nan for an empty one."""
+    return math.fsum(values.tolist()) / len(values) if len(values) else math.nan
+
+
+def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 15) -> float:
+    r"""Mean gap between confidence and accuracy.
+
+    Pictures are sorted into ``bins`` equally wide intervals of confidence, (0, 1/bins] and so on;
+    the result is :math:`\sum_b \frac{n_b}{n} |acc_b - conf_b|`.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
+
+    Args:
+        confidence: probability of the predicted class, [N] in [0, 1].
+        correct: 1 where the prediction is right, else 0, [N].
+        bins: number of intervals.
+
+    Returns:
+        A fraction in [0, 1]; nan without pictures.
+
+    Example:
+        >>> expected_calibration_error(torch.tensor([0.8, 0.8]), torch.tensor([1.0, 0.0]))
+        0.3...
+    """
+    if not len(confidence):
+        return math.nan
+    bin_of = (confidence.double() * bins).ceil().clamp(1, bins).long()
+    gap = correct.double() - confidence.double()
+    sums = (abs(math.fsum(gap[bin_of == b].tolist())) for b in bin_of.unique().tolist())
+    return math.fsum(sums) / len(confidence)
+
+
+class ClassificationScores(Metric):
+    """Accuracy, top-5 accuracy, calibration error and negative log-likelihood of one label each.
+
+    Keeps six numbers per picture, so that confusion matrices and lists of mistakes need no second
+    pass. Duplicated pictures of uneven last batches do not occur: ``data/sampling.py`` pads
+    nothing.
+
+    Shape:
+        update: index [B], logits [B, K], target int64 [B] in [0, K).
+        compute: ``{"accuracy", "accuracy_top5", "ece", "nll"}``, nll in nats, the rest in [0, 1].
+    """
+
+    full_state_update = False
+    rows: Tensor
+
+    COLUMNS = ("index", "target", "prediction", "confidence", "nll", "rank")
+
+    def __init__(self) -> None:
+        super().__init__()
+        empty = torch.empty(0, len(self.COLUMNS), dtype=torch.float64)
+        self.add_state("rows", empty, dist_reduce_fx="cat")
+
+    def update(self, index: Tensor, logits: Tensor, target: Tensor) -> None:
+        """Add one batch."""
+        log_p = logits.detach().double().log_softmax(1)
+        of_target = log_p.gather(1, target[:, None])
+        log_confidence, prediction = log_p.max(1)
+        columns = (
+            index.double(),
+            target.double(),
+            prediction.double(),
+            log_confidence.exp(),
+            -of_target[:, 0],
+            (log_p > of_target).sum(1).double(),
+        )
+        self.rows = torch.cat([self.rows, torch.stack(columns, 1)])
+
+    def column(self, name: str) -> Tensor:
+        """Return one number per picture, in the order of the pictures' indices, [N] float64."""
+        rows = self.rows.cpu()
+        return rows[rows[:, 0].argsort(), self.COLUMNS.index(name)]
+
+    def compute(self) -> dict[str, float]:
+        """Return the scores of all pictures so far."""
+        correct = (self.column("prediction") == self.column("target")).double()
+        return {
+            "accuracy": exact_mean(correct),
+            "accuracy_top5": exact_mean((self.column("rank") < 5).double()),
+            "ece": expected_calibration_error(self.column("confidence"), correct),
+            "nll": exact_mean(self.column("nll")),
+        }
+
+    def confusion(self, num_classes: int) -> Tensor:
+        """Return counts [K, K], row = true class, column = predicted class."""
+        pairs = self.column("target").long() * num_classes + self.column("prediction").long()
+        return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+class MultiLabelScores(Metric):
+    """Scores of a classifier whose classes are each present or not.
+
+    Shape:
+        update: index [B], logits [B, K] of independent classes, target float [B, K] of 0 and 1.
+        compute: ``map`` (mean over classes of average precision; a class without a positive is
+            left out), ``accuracy`` (share of right yes/no answers at probability 0.5), ``nll``
+            (mean binary cross entropy, nats).
+    """
+
+    full_state_update = False
+    indices: Tensor
+    logits: Tensor
+    targets: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.add_state("indices", torch.empty(0, dtype=torch.int64), dist_reduce_fx="cat")
+        empty = torch.empty(0, num_classes, dtype=torch.float64)
+        self.add_state("logits", empty, dist_reduce_fx="cat")
+        self.add_state("targets", empty.clone(), dist_reduce_fx="cat")
+
+    def update(self, index: Tensor, logits: Tensor, target: Tensor) -> None:
+        """Add one batch."""
+        self.indices = torch.cat([self.indices, index])
+        self.logits = torch.cat([self.logits, logits.detach().double()])
+        self.targets = torch.cat([self.targets, target.double()])
+
+    def compute(self) -> dict[str, float]:
+        """Return the scores of all pictures so far."""
+        order = self.indices.argsort()
+        logits, targets = self.logits[order].cpu(), self.targets[order].cpu()
+        present = targets.sum(0) > 0
+        precision = multilabel_average_precision(
+            logits, targets.long(), self.num_classes, average="none"
+        )
+        nll = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, targets, reduction="none"
+        )
+        right = ((logits > 0) == (targets > 0.5)).double()
+        return {
+            "map": exact_mean(precision[present].double()),
+            "accuracy": exact_mean(right.flatten()),
+            "nll": exact_mean(nll.flatten()),
+        }
+
+    def probabilities(self) -> tuple[Tensor, Tensor]:
+        """Return probabilities and targets, both [N, K], in the order of the pictures."""
+        order = self.indices.argsort()
+        return self.logits[order].sigmoid().cpu(), self.targets[order].cpu()
+
+
+def format_scores(scores: dict[str, Any] | Sequence[tuple[str, float]]) -> str:
+    """Return ``name value`` pairs on one line, values to four decimals."""
+    pairs = scores.items() if isinstance(scores, dict) else scores
+    return "  ".join(f"{name} {value:.4f}" for name, value in pairs)
