@@ -1,0 +1,237 @@
+"""Looking at every picture of a data set once, and telling what is there and what is wrong."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from foveal.data.classification import find_classification
+from foveal.data.parts import Found, StoredPictures
+from foveal.data.pictures import DamagedPictureError
+from foveal.data.splits import class_counts, class_problems, make_splits
+
+_MOST_LINES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """What a data set holds; ``str()`` is the text to print.
+
+    Attributes:
+        root: what was read; None for the built-in pictures.
+        layout: name of the layout.
+        classes: class names.
+        origins: for each split one phrase that says where it came from.
+        counts: for each split the number of pictures of each class.
+        pictures: for each split the number of pictures.
+        sizes: (width, height) in pixels → number of pictures.
+        modes: Pillow's mode in the file → number of pictures.
+        damaged_files: ``path: reason`` of every picture that will not open.
+        duplicates: groups of (split, name) of pictures whose decoded pixels are equal.
+        ignored: files that the layout does not read.
+        problems: sentences about what is to be put right; empty if all is well.
+        notes: sentences about what a reader of results should know.
+    """
+
+    root: str | None
+    layout: str
+    classes: tuple[str, ...]
+    origins: Mapping[str, str]
+    counts: Mapping[str, tuple[int, ...]]
+    pictures: Mapping[str, int]
+    sizes: Mapping[tuple[int, int], int]
+    modes: Mapping[str, int]
+    damaged_files: tuple[str, ...]
+    duplicates: tuple[tuple[tuple[str, str], ...], ...]
+    ignored: tuple[str, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a picture will not open."""
+        return bool(self.damaged_files)
+
+    def __str__(self) -> str:
+        """Return the report as text."""
+        return "\n".join(
+            [
+                f"{self.root or 'built-in pictures'}: layout {self.layout}, "
+                f"{len(self.classes)} classes",
+                *self._splits(),
+                *self._classes(),
+                *self._sizes_and_modes(),
+                *self._duplicates(),
+                *_block("not read", self.ignored),
+                *_block("notes", self.notes),
+                *_block("damaged", self.damaged_files),
+                *(_block("problems", self.problems) or ["no problems"]),
+            ]
+        )
+
+    def _splits(self) -> list[str]:
+        return [
+            f"  {split:<5}  {self.pictures[split]:>8} pictures  {origin}"
+            for split, origin in self.origins.items()
+        ]
+
+    def _classes(self) -> list[str]:
+        """Return the balance, and a table of the classes that any split shows."""
+        lines = ["pictures of a class"]
+        for split, counts in self.counts.items():
+            shown = [count for count in counts if count]
+            if shown:
+                lines.append(
+                    f"  {split:<5}  min {min(shown)}, median {median(shown):g}, max {max(shown)}"
+                    + (f" ({len(counts) - len(shown)} classes have none)" if 0 in counts else "")
+                )
+        width = max((len(name) for name in self.classes), default=0)
+        lines.append("  " + " " * width + "".join(f"{split:>8}" for split in self.counts))
+        for k, name in enumerate(self.classes):
+            row = [counts[k] for counts in self.counts.values()]
+            if any(row):
+                lines.append(f"  {name:<{width}}" + "".join(f"{count:>8}" for count in row))
+        return lines
+
+    def _sizes_and_modes(self) -> list[str]:
+        if not self.sizes:
+            return []
+        lines = []
+        for name, axis in (("width", 0), ("height", 1)):
+            sides = sorted(size[axis] for size, count in self.sizes.items() for _ in range(count))
+            lines.append(
+                f"{name}: min {sides[0]}, median {median(sides):g}, max {sides[-1]} pixels"
+            )
+        modes = ", ".join(f"{mode} {count}" for mode, count in sorted(self.modes.items()))
+        return [*lines, f"modes: {modes}"]
+
+    def _duplicates(self) -> list[str]:
+        groups = [
+            " = ".join(f"{where} ({split})" for split, where in group) for group in self.duplicates
+        ]
+        return _block("equal pictures (decoded pixels)", groups)
+
+
+def check_classification(
+    root: str | Path | None,
+    layout: str = "auto",
+    *,
+    multi_label: bool = False,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> DataReport:
+    """Decode every picture once and report what the data hold.
+
+    Args:
+        root: as :func:`read_classification`, and so the five arguments after it.
+        layout: name of the layout, or ``auto`` to look.
+        multi_label: whether a picture may show several classes or none.
+        val_fraction: share drawn for validation.
+        test_fraction: share drawn for testing.
+        split_seed: seed of the draws.
+        progress: called with the number of pictures done and of all.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: nothing can be read at all; what is wrong with
+            data that can be read goes into the report's ``problems``.
+    """
+    name, found = find_classification(root, layout, multi_label=multi_label)
+    splits, origins, problems = _splits(found, val_fraction, test_fraction, split_seed)
+    distinct = _distinct(splits)
+    seen = _look(distinct, progress)
+    equal = [
+        tuple((split, distinct[split].name(index)) for split, index in places)
+        for places in seen.places.values()
+        if len(places) > 1
+    ]
+    across = [group for group in equal if len({split for split, _ in group}) > 1]
+    if seen.damaged:
+        problems.append(f"pictures that will not open: {len(seen.damaged)}")
+    if across:
+        example = " = ".join(f"{where} ({split})" for split, where in across[0])
+        problems.append(f"pictures found in more than one split: {len(across)}, such as {example}")
+    return DataReport(
+        root=None if name == "fashion" else str(root),
+        layout=name,
+        classes=found.classes,
+        origins=origins,
+        counts={
+            split: tuple(class_counts(pictures.targets, len(found.classes)).tolist())
+            for split, pictures in distinct.items()
+        },
+        pictures={split: len(pictures) for split, pictures in splits.items()},
+        sizes=seen.sizes,
+        modes=seen.modes,
+        damaged_files=tuple(seen.damaged),
+        duplicates=tuple(equal),
+        ignored=found.ignored,
+        problems=tuple(problems),
+        notes=found.notes,
+    )
+
+
+def _splits(
+    found: Found, val_fraction: float, test_fraction: float, seed: int
+) -> tuple[dict[str, StoredPictures], dict[str, str], list[str]]:
+    """Return the splits, or the parts as found where they cannot be divided, and problems."""
+    problems = list(found.problems)
+    try:
+        splits, origins = make_splits(found, val_fraction, test_fraction, seed)
+    except ValueError as error:
+        return dict(found.parts), dict(found.origins), [*problems, str(error)]
+    return splits, origins, problems + class_problems(found, splits)
+
+
+def _distinct(splits: Mapping[str, StoredPictures]) -> dict[str, StoredPictures]:
+    """Leave out empty splits, and one that is another over again."""
+    distinct: dict[str, StoredPictures] = {}
+    for split, pictures in splits.items():
+        if len(pictures) and not any(pictures is other for other in distinct.values()):
+            distinct[split] = pictures
+    return distinct
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one pass over all pictures shows; ``places`` are by the hash of decoded pixels."""
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    damaged: list[str] = field(default_factory=list)
+    places: dict[bytes, list[tuple[str, int]]] = field(default_factory=dict)
+
+
+def _look(
+    splits: Mapping[str, StoredPictures], progress: Callable[[int, int], None] | None
+) -> _Seen:
+    seen = _Seen()
+    total, done = sum(len(pictures) for pictures in splits.values()), 0
+    for split, pictures in splits.items():
+        for index in range(len(pictures)):
+            try:
+                image, mode = pictures.decode(index)
+            except DamagedPictureError as error:
+                seen.damaged.append(str(error))
+            else:
+                seen.sizes[image.size] += 1
+                seen.modes[mode] += 1
+                pixels = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
+                pixels.update(image.tobytes())
+                seen.places.setdefault(pixels.digest(), []).append((split, index))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    return seen
+
+
+def _block(title: str, lines: Sequence[str]) -> list[str]:
+    """Return a headed list of at most ten lines, and how many more there are."""
+    if not lines:
+        return []
+    more = len(lines) - _MOST_LINES
+    shown = [f"  {line}" for line in lines[:_MOST_LINES]]
+    return [f"{title}: {len(lines)}", *shown, *([f"  … and {more} more"] if more > 0 else [])]

@@ -1,0 +1,132 @@
+"""Pictures with their classes, ready to be trained on: any layout, always three splits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from foveal.data.layouts import LAYOUTS, classification_layouts, detect, require, wrong_task
+from foveal.data.parts import Found, Pictures
+from foveal.data.splits import class_problems, make_splits
+from foveal.names import unknown
+
+__all__ = ["ClassificationData", "Pictures", "find_classification", "read_classification"]
+
+
+@dataclass(frozen=True)
+class ClassificationData:
+    """Pictures and classes of a classification task.
+
+    Attributes:
+        layout: name of the layout that was read.
+        root: what was read; None for the built-in pictures.
+        classes: class names; a target is an index into them.
+        splits: the pictures of ``train``, ``val`` and ``test``. ``train`` is empty where a layout
+            has evaluation pictures alone.
+        origins: for each split one phrase that says where it came from.
+        image_size: side of every picture, pixels, where the layout fixes it.
+        multi_label: whether targets are float32 [N, K].
+        notes: sentences to print beside results, such as how classes were numbered.
+    """
+
+    layout: str
+    root: str | None
+    classes: tuple[str, ...]
+    splits: Mapping[str, Pictures]
+    origins: Mapping[str, str]
+    image_size: int | None
+    multi_label: bool
+    notes: tuple[str, ...] = ()
+
+    def require_training(self) -> None:
+        """Raise ValueError where there is nothing to train on, only to evaluate."""
+        if not len(self.splits["train"]):
+            raise ValueError(
+                f"{self.root}: there are no training pictures ({self.origins['train']}): "
+                "these data serve `foveal eval` only"
+            )
+
+
+def read_classification(
+    root: str | Path | None,
+    layout: str = "auto",
+    *,
+    multi_label: bool = False,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+) -> ClassificationData:
+    """Read labelled pictures and make the splits that the layout does not have.
+
+    Args:
+        root: folder or file; None for the built-in pictures.
+        layout: name of the layout, or ``auto`` to look.
+        multi_label: whether a picture may show several classes or none (CSV only).
+        val_fraction: share of the training pictures for validation where no part is given.
+        test_fraction: share for testing where the layout has only one folder of pictures.
+        split_seed: of those two draws, which are stratified by class.
+
+    Raises:
+        FileNotFoundError: nothing at ``root``.
+        ValueError: an unknown layout, data of another task, no pictures, fewer than two classes,
+            a class that a split lacks, a class too small to divide, or files that are damaged.
+        ImportError: the layout needs an extra that is not installed.
+    """
+    name, found = find_classification(root, layout, multi_label=multi_label)
+    if found.problems:
+        raise ValueError(_first(found.problems))
+    splits, origins = make_splits(found, val_fraction, test_fraction, split_seed)
+    problems = class_problems(found, splits)
+    if problems:
+        raise ValueError(_first(problems))
+    return ClassificationData(
+        layout=name,
+        root=None if name == "fashion" else str(root),
+        classes=found.classes,
+        splits=splits,
+        origins=origins,
+        image_size=found.image_size,
+        multi_label=found.multi_label,
+        notes=found.notes,
+    )
+
+
+def find_classification(
+    root: str | Path | None, layout: str = "auto", *, multi_label: bool = False
+) -> tuple[str, Found]:
+    """Return the layout's name and what its reader finds, before splits are made and checked.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as :func:`read_classification`.
+    """
+    known = classification_layouts()
+    if layout != "auto" and layout not in LAYOUTS:
+        raise ValueError(unknown("layout", layout, ["auto", *known]))
+    if root is None and layout not in ("auto", "fashion"):
+        raise ValueError(f"layout {layout!r} needs data.root: the folder or file to read")
+    if root is not None and layout == "fashion":
+        raise ValueError(f"layout 'fashion' is built in and reads no folder: leave out {root}")
+    if root is None:
+        name, path = "fashion", None
+    else:
+        path = Path(root)
+        require(path)
+        name = detect(path) if layout == "auto" else layout
+        if name not in known:
+            raise ValueError(wrong_task(path, name, "classify"))
+    if multi_label and name != "csv":
+        raise ValueError(
+            f"{path or name}: the {LAYOUTS[name].title} layout has one class a picture: "
+            "multi-label needs a .csv file"
+        )
+    read = LAYOUTS[name].read
+    if read is None:
+        raise ValueError(f"{path}: layout {name!r} cannot be read by this version")
+    if path is None:
+        return name, read()
+    return name, read(path, multi_label=multi_label) if name == "csv" else read(path)
+
+
+def _first(problems: tuple[str, ...] | list[str]) -> str:
+    """Return the first sentence, and how many more there are."""
+    more = len(problems) - 1
+    return problems[0] + (f" (and {more} more such problems)" if more else "")

@@ -1,0 +1,154 @@
+"""The table of layouts: who reads each one, for which task, and how a folder is recognised.
+
+A new layout is one file with a ``detect`` and a ``read`` function, and one line here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from foveal.data import cifar, csv_labels, fashion, idx, imagefolder, other_tasks, usps
+from foveal.data.imagefolder import subfolders
+from foveal.data.parts import Found
+from foveal.data.splits import split_called
+from foveal.names import nearest
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One row of the table.
+
+    Attributes:
+        title: what people call it.
+        task: the word after ``foveal train``.
+        detect: tells whether a path is of this layout; None is never looked for.
+        read: reads it; None where this version recognises the layout but cannot read it.
+    """
+
+    title: str
+    task: str
+    detect: Callable[[Path], bool] | None
+    read: Callable[..., Found] | None = None
+
+
+# In this order folders are tried: the more particular layout first.
+LAYOUTS: dict[str, Layout] = {
+    "fashion": Layout("built-in fashion", "classify", None, fashion.read),
+    "cifar": Layout("CIFAR", "classify", cifar.detect, cifar.read),
+    "idx": Layout("MNIST", "classify", idx.detect, idx.read),
+    "usps": Layout("USPS", "classify", usps.detect, usps.read),
+    "voc": Layout("VOC", "segment", other_tasks.is_voc),
+    "voc_boxes": Layout("VOC", "detect", other_tasks.is_voc_boxes),
+    "coco": Layout("COCO", "detect", other_tasks.is_coco),
+    "camvid": Layout("CamVid", "segment", other_tasks.is_camvid),
+    "cityscapes": Layout("Cityscapes", "segment", other_tasks.is_cityscapes),
+    "ade20k": Layout("ADE20K", "segment", other_tasks.is_ade20k),
+    "bsds500": Layout("BSDS500", "dense", other_tasks.is_bsds500),
+    "sk_large": Layout("SK-LARGE", "dense", other_tasks.is_sk_large),
+    "yolo": Layout("YOLO", "detect", other_tasks.is_yolo),
+    "saliency": Layout("DUTS", "dense", other_tasks.is_saliency),
+    "pairs": Layout("pictures and masks", "segment", other_tasks.is_pairs),
+    "domains": Layout("several domains", "adapt", other_tasks.is_domains),
+    "csv": Layout("CSV", "classify", csv_labels.detect, csv_labels.read),
+    "masks": Layout("label masks", "segment", other_tasks.is_masks),
+    "imagefolder": Layout("ImageFolder", "classify", imagefolder.detect, imagefolder.read),
+}
+
+
+def classification_layouts() -> list[str]:
+    """Return the names of the layouts that classification reads."""
+    return [name for name, row in LAYOUTS.items() if row.task == "classify"]
+
+
+def detect(root: Path) -> str:
+    """Return the name of the layout that a path is of, whatever task it serves.
+
+    Raises:
+        FileNotFoundError: there is no such path; the message has the nearest name beside it.
+        ValueError: no layout or several fit, or the data lie one folder further down.
+    """
+    require(root)
+    found = [name for name in LAYOUTS if _is(name, root)]
+    files = [name for name in found if name in ("cifar", "idx", "usps")]
+    if len(files) > 1:
+        choices = " or ".join(f"--data.layout {name}" for name in files)
+        raise ValueError(f"{root}: holds several sets of pictures: choose one with {choices}")
+    if {"csv", "imagefolder"} <= {*found} and not _is_main(root):
+        found.remove("csv")
+    only = _only_folder(root)
+    if only is not None and found in ([], ["imagefolder"], ["masks", "imagefolder"]):
+        below = detect(only)
+        if LAYOUTS[below].task != "classify":
+            return below
+        raise ValueError(f"{root}: holds nothing but {only.name}/: did you mean {only}?")
+    if not found:
+        raise ValueError(f"{root}: {_what_is_there(root)}")
+    return found[0]
+
+
+def require(root: Path) -> None:
+    """Raise FileNotFoundError, with the nearest name, where there is nothing at a path."""
+    if root.exists():
+        return
+    siblings = [child.name for child in root.parent.iterdir()] if root.parent.is_dir() else []
+    close = nearest(root.name, sorted(siblings))
+    hint = f": did you mean {root.parent / close[0]}?" if close else ""
+    raise FileNotFoundError(f"there is no folder or file {root}{hint}")
+
+
+def wrong_task(root: Path, name: str, task: str) -> str:
+    """Say in one sentence that a path is of a layout that a task does not read."""
+    row = LAYOUTS[name]
+    if name == "masks":
+        return (
+            f"{root}: these pictures look like label masks: did you mean `foveal train segment`, "
+            "or --data.layout imagefolder if they are pictures in class folders?"
+        )
+    folders = other_tasks.domains(_deepest(root)) if name == "domains" else []
+    if folders:
+        names = other_tasks.in_words([folder.name for folder in folders])
+        return (
+            f"{root}: this looks like a set of domains ({names}): did you mean one of them, such "
+            f"as {folders[0]}, or `foveal train adapt`?"
+        )
+    return (
+        f"{root}: this looks like the {row.title} layout: did you mean `foveal train {row.task}`?"
+    )
+
+
+def _is(name: str, root: Path) -> bool:
+    row = LAYOUTS[name]
+    if row.detect is None or (root.is_file() and row.task != "classify"):
+        return False
+    return row.detect(root)
+
+
+def _is_main(root: Path) -> bool:
+    """Return whether a CSV file is what describes the folder, not a list beside class folders."""
+    divided = any(split_called(child.name) and subfolders(child) for child in subfolders(root))
+    return not divided and csv_labels.lists_pictures(root)
+
+
+def _only_folder(root: Path) -> Path | None:
+    """Return the single folder in a folder without pictures, unless it is a split's."""
+    folders = subfolders(root) if root.is_dir() else []
+    if len(folders) != 1 or imagefolder.pictures_in(root) or imagefolder.pictures_in(folders[0]):
+        return None
+    return folders[0] if split_called(folders[0].name) is None else None
+
+
+def _deepest(root: Path) -> Path:
+    only = _only_folder(root)
+    return root if only is None else _deepest(only)
+
+
+def _what_is_there(root: Path) -> str:
+    if root.is_file():
+        return "not a .csv or .h5 file, nor a folder"
+    flat = imagefolder.pictures_in(root)
+    if flat:
+        return (
+            f"{len(flat)} pictures such as {flat[0].name}, but no class folders: put the pictures "
+            "of each class into a folder of its own, or list them in a .csv file"
+        )
+    return "no pictures in it, and no data of a known layout"

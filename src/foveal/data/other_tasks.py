@@ -1,0 +1,155 @@
+"""Recognising folders that belong to other tasks than classification.
+
+Each function looks at names in a folder, and at few files, and answers yes or no.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from foveal.data.imagefolder import pictures_in, subfolders
+from foveal.data.pictures import is_picture_name, walk
+from foveal.data.splits import split_called
+
+_IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "pictures"))
+_MASK_FOLDERS = frozenset(
+    ("masks", "mask", "gt", "gts", "ground_truth_mask", "groundtruth", "labels", "annotations")
+)
+_FEW_VALUES = 32
+
+
+def is_voc(root: Path) -> bool:
+    """Pascal VOC with masks: ``JPEGImages`` and ``SegmentationClass`` (or its variants)."""
+    return _has(root, "JPEGImages") and any(root.glob("Segmentation*"))
+
+
+def is_voc_boxes(root: Path) -> bool:
+    """Pascal VOC with boxes alone: ``JPEGImages`` and ``Annotations``."""
+    return _has(root, "JPEGImages", "Annotations")
+
+
+def is_coco(root: Path) -> bool:
+    """COCO: ``annotations/*.json``."""
+    return any((root / "annotations").glob("*.json"))
+
+
+def is_camvid(root: Path) -> bool:
+    """CamVid as SegNet distributes it: ``train`` and ``trainannot``."""
+    return _has(root, "train", "trainannot")
+
+
+def is_cityscapes(root: Path) -> bool:
+    """Cityscapes: ``leftImg8bit`` or ``gtFine``."""
+    return _has(root, "leftImg8bit") or _has(root, "gtFine")
+
+
+def is_ade20k(root: Path) -> bool:
+    """ADE20K SceneParsing: ``images/training`` and ``annotations/training``."""
+    return _has(root, "images/training", "annotations/training")
+
+
+def is_bsds500(root: Path) -> bool:
+    """BSDS500: ``images`` and ``groundTruth``, whose .mat files hold ``groundTruth``."""
+    return _truth_variable(root) == "groundTruth" or _truth_variable(root / "data") == "groundTruth"
+
+
+def is_sk_large(root: Path) -> bool:
+    """SK-LARGE and relatives: ``images`` and ``groundTruth``, .mat files with ``symmetry``."""
+    return _truth_variable(root) == "symmetry"
+
+
+def is_yolo(root: Path) -> bool:
+    """YOLO: ``images`` and ``labels`` with .txt files."""
+    return _has(root, "images", "labels") and any(
+        path.suffix == ".txt" for path in walk(root / "labels")
+    )
+
+
+def is_saliency(root: Path) -> bool:
+    """DUTS: ``DUTS-TR/DUTS-TR-Image`` and ``DUTS-TR/DUTS-TR-Mask``, or either of its halves."""
+    return any(
+        _has(folder, f"{folder.name}-Image", f"{folder.name}-Mask")
+        for folder in (root, *subfolders(root))
+    )
+
+
+def is_pairs(root: Path) -> bool:
+    """A folder of pictures beside a folder of masks, under the names in use for those."""
+    names = {folder.name.lower() for folder in subfolders(root)}
+    return bool(names & _IMAGE_FOLDERS) and bool(names & _MASK_FOLDERS)
+
+
+def is_masks(root: Path) -> bool:
+    """Label masks alone: up to 24 pictures spread over the folder all look like masks."""
+    pictures = [path for path in walk(root) if is_picture_name(path.name)]
+    spread = pictures[:: max(1, len(pictures) // 24)][:24]
+    return bool(spread) and all(_looks_like_mask(path) for path in spread)
+
+
+def is_domains(root: Path) -> bool:
+    """Folders of class folders, the classes mostly the same: PACS, Office-31, Office-Home."""
+    return bool(domains(root))
+
+
+def domains(root: Path) -> list[Path]:
+    """Return the domain folders of a set of domains, or nothing for any other folder."""
+    folders = subfolders(root)
+    if len(folders) < 2 or any(split_called(folder.name) for folder in folders):
+        return []
+    classes = [_class_names(folder) for folder in folders]
+    common, together = set.intersection(*classes), set.union(*classes)
+    alike = len(common) >= 2 and 2 * len(common) >= len(together)
+    return folders if alike else []
+
+
+def _has(root: Path, *folders: str) -> bool:
+    return all((root / folder).is_dir() for folder in folders)
+
+
+def _truth_variable(root: Path) -> str | None:
+    """Return the first variable of the first .mat file under ``groundTruth``."""
+    if not _has(root, "images", "groundTruth"):
+        return None
+    path = next((p for p in walk(root / "groundTruth") if p.suffix == ".mat"), None)
+    if path is None:
+        return None
+    from scipy.io import whosmat
+
+    try:
+        return next(
+            (name for name, *_ in whosmat(path) if name in ("groundTruth", "symmetry")), None
+        )
+    except (OSError, TypeError, ValueError):  # not a .mat file after all
+        return None
+
+
+def _class_names(domain: Path) -> set[str]:
+    inner = subfolders(domain)
+    if [folder.name for folder in inner] == ["images"]:  # Office-31
+        inner = subfolders(inner[0])
+    if pictures_in(domain):
+        return set()
+    return {folder.name for folder in inner if pictures_in(folder)}
+
+
+def _looks_like_mask(path: Path) -> bool:
+    """Return whether a picture has one channel or a palette, and few values.
+
+    JPEG would blur the edges of labels, so that masks are always stored without loss.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format == "JPEG" or image.mode not in ("1", "L", "P", "I;16", "I"):
+                return False
+            if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                return False
+            return len(np.unique(np.asarray(image))) <= _FEW_VALUES
+    except Exception:  # damaged pictures are reported where pictures are read
+        return False
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Return names as an enumeration, the end of a long one left out."""
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")

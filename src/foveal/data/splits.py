@@ -1,0 +1,171 @@
+"""Training, validation and test parts: those a layout has, and those drawn by a seed.
+
+What is drawn depends on the pictures' order in :class:`Found` (readers sort it), the targets and
+the seed, on nothing else.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveal.data.parts import ChosenPictures, Found, StoredPictures
+
+SPLITS = ("train", "val", "test")
+
+_SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+
+
+def split_called(word: str) -> str | None:
+    """Return which split people mean by a folder name or a CSV value, or None.
+
+    Example:
+        >>> split_called("Validation"), split_called("dog")
+        ('val', None)
+    """
+    for split, words in _SPLIT_WORDS.items():
+        if word.strip().lower() in words:
+            return split
+    return None
+
+
+def make_splits(
+    found: Found, val_fraction: float, test_fraction: float, seed: int
+) -> tuple[dict[str, StoredPictures], dict[str, str]]:
+    """Return the pictures of ``train``, ``val`` and ``test``, and where each comes from.
+
+    Missing parts: validation is drawn from training. Testing is drawn (first) only where the
+    layout does not divide its pictures or has nothing but a training part; else it is validation
+    over again. Without training pictures ``train`` is empty and the data serve evaluation alone.
+
+    Args:
+        found: what a reader found.
+        val_fraction: share of the training pictures, in (0, 1).
+        test_fraction: share of all pictures, in (0, 1).
+        seed: of both draws.
+
+    Raises:
+        ValueError: a fraction out of range, or a class with too few pictures to divide.
+    """
+    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 < fraction < 1:
+            raise ValueError(f"{name} must lie between 0 and 1, not {fraction}")
+    parts, origins = dict(found.parts), dict(found.origins)
+    if "train" not in parts and "all" not in parts:
+        return _evaluation_only(found)
+    rng = np.random.default_rng(seed)
+    source = "all" if "all" in parts else "train"
+    pool, origin = parts.pop(source), origins.pop(source)
+    whole = origin
+    if not parts:
+        pool, parts["test"] = _divide(found, pool, test_fraction, rng)
+        origins["test"] = f"{_percent(test_fraction)} of {whole}, drawn with seed {seed}"
+        origin = f"the rest of {whole}"
+    if "val" not in parts:
+        pool, parts["val"] = _divide(found, pool, val_fraction, rng)
+        origins["val"] = f"{_percent(val_fraction)} of {origin}, drawn with seed {seed}"
+        origin = f"the rest of {whole}"
+    if "test" not in parts:
+        parts["test"] = parts["val"]
+        origins["test"] = "same pictures as val (the layout has no test part)"
+    parts["train"], origins["train"] = pool, origin
+    return {s: parts[s] for s in SPLITS}, {s: origins[s] for s in SPLITS}
+
+
+def _evaluation_only(found: Found) -> tuple[dict[str, StoredPictures], dict[str, str]]:
+    parts, origins = dict(found.parts), dict(found.origins)
+    there = ", ".join(origins[s] for s in SPLITS if s in origins)
+    some = next(iter(parts.values()))
+    parts["train"] = ChosenPictures(some, np.arange(0))
+    origins["train"] = f"none: the layout has only {there}"
+    for split, other in (("val", "test"), ("test", "val")):
+        if split not in parts:
+            parts[split] = parts[other]
+            origins[split] = f"same pictures as {other} (the layout has no {split} part)"
+    return {s: parts[s] for s in SPLITS}, {s: origins[s] for s in SPLITS}
+
+
+def class_counts(targets: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
+    """Return the number of pictures of each class, int64 [K], from either form of targets."""
+    if targets.ndim == 2:
+        counts: NDArray[np.int64] = targets.sum(axis=0).astype(np.int64)
+        return counts
+    return np.bincount(targets.astype(np.int64), minlength=num_classes).astype(np.int64)
+
+
+def class_problems(found: Found, splits: dict[str, StoredPictures]) -> list[str]:
+    """Return sentences about too few classes, or classes that one split lacks.
+
+    Classes of the list that no split shows are allowed: ImageNet's index has 1000 classes, a
+    sample of it a few.
+    """
+    counts = {s: class_counts(p.targets, len(found.classes)) for s, p in splits.items()}
+    train = counts["train"] > 0
+    if not len(splits["train"]):
+        train = counts["val"] > 0
+    shown = np.flatnonzero(train)
+    if len(shown) < 2 and not found.multi_label:
+        only = f"the class {found.classes[shown[0]]!r}" if len(shown) else "no class"
+        return [f"{found.root}: there is only {only}, where classification needs at least two"]
+    if not len(splits["train"]):
+        return []
+    problems = []
+    for split in ("val", "test"):
+        if split == "test" and splits["test"] is splits["val"]:
+            continue
+        present = counts[split] > 0
+        for lacking, absent in (
+            (f"{split} has no pictures of", train & ~present),
+            (f"{split} has pictures, but train none, of", present & ~train),
+        ):
+            if absent.any():
+                names = [found.classes[k] for k in np.flatnonzero(absent)]
+                problems.append(f"{found.root}: {lacking} {_listed(names)}")
+    return problems
+
+
+def _divide(
+    found: Found, pictures: StoredPictures, fraction: float, rng: np.random.Generator
+) -> tuple[StoredPictures, StoredPictures]:
+    """Return the rest and the drawn pictures, class by class in the same proportion."""
+    groups = _groups(pictures.targets)
+    drawn = np.zeros(len(pictures), dtype=bool)
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        if len(members) < 2 and not found.multi_label:
+            raise ValueError(
+                f"{found.root}: class {found.classes[group]!r} has too few pictures for the "
+                "splits that are to be drawn from it; each split needs at least one picture"
+            )
+        count = min(max(int(fraction * len(members) + 0.5), 1), len(members) - 1)
+        # Uniform floats are the part of NumPy's generators whose stream is most settled.
+        order = np.argsort(rng.random(len(members)), kind="stable")
+        drawn[members[order[:count]]] = True
+    indices = np.arange(len(pictures))
+    return ChosenPictures(pictures, indices[~drawn]), ChosenPictures(pictures, indices[drawn])
+
+
+def _groups(targets: NDArray[Any]) -> NDArray[np.int64]:
+    """Return for each picture the class that it is drawn under, int64 [N].
+
+    With several labels that is the rarest of them, so that rare classes reach every split; -1
+    for a picture without labels.
+    """
+    if targets.ndim == 1:
+        return targets.astype(np.int64)
+    shown = targets > 0
+    frequency = np.where(shown, shown.sum(axis=0), len(targets) + 1)
+    return np.where(shown.any(axis=1), frequency.argmin(axis=1), -1)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g} %"
+
+
+def _listed(names: list[str], most: int = 10) -> str:
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more classes"
