@@ -1,1 +1,47 @@
-""""""
+"""Operators on feature maps; each file can be copied into another project on its own."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from foveal.layers.channel_attention import CBAM, SqueezeExcite
+from foveal.layers.coordinate_attention import CoordinateAttention
+from foveal.names import unknown
+
+__all__ = ["CBAM", "LAYERS", "CoordinateAttention", "SqueezeExcite", "create_layer"]
+
+# Shape-preserving layers of a map [B, C, H, W]: name -> what makes one from (channels, **kw).
+LAYERS: dict[str, Callable[..., nn.Module]] = {
+    "coordinate": CoordinateAttention,
+    "se": SqueezeExcite,
+    "cbam": CBAM,
+}
+
+
+def create_layer(name: str, channels: int, **kw: Any) -> nn.Module:
+    """Build a shape-preserving layer for feature maps by name.
+
+    Args:
+        name: a key of :data:`LAYERS`: ``coordinate``, ``se`` or ``cbam``.
+        channels: C, channels of the map.
+        **kw: further arguments of the layer, such as ``reduction``.
+
+    Raises:
+        ValueError: unknown name, or a value that the layer refuses.
+        TypeError: the layer has no argument of that name.
+
+    Example:
+        >>> import torch
+        >>> create_layer("se", 64, reduction=8)(torch.rand(1, 64, 5, 5)).shape
+        torch.Size([1, 64, 5, 5])
+    """
+    if name not in LAYERS:
+        raise ValueError(unknown("layer", name, LAYERS))
+    layer = LAYERS[name]
+    known = [p for p in inspect.signature(layer).parameters if p != "channels"]
+    for key in kw:
+        if key not in known:
+            raise TypeError(unknown(f"{name} argument", key, known))
+    return layer(channels, **kw)

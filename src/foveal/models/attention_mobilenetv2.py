@@ -1,0 +1,276 @@
+"""MobileNetV2 with an attention layer in every inverted residual that expands.
+
+The network is timm's EfficientNet class on timm's blocks, with the attention where timm has
+squeeze-and-excitation: after the depthwise convolution, before the linear projection. That is the
+official place of coordinate attention too. All other keys are those of timm's plain
+``mobilenetv2_*``, whose weights therefore load into the trunk.
+
+Sources: Sandler et al. 2018, arXiv:1801.04381; Hou, Zhou, Feng 2021, arXiv:2103.02907, section 4.
+"""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_pretrained_cfg,
+    register_model,
+)
+from timm.models.efficientnet import (
+    EfficientNet,
+    EfficientNetFeatures,
+    decode_arch_def,
+    pretrained_cfg_for_features,
+    resolve_act_layer,
+    resolve_bn_args,
+    round_channels,
+)
+from torch import nn
+
+from foveal.layers import create_layer
+from foveal.models.checkpoints import compare
+from foveal.models.stem import build_with_stem
+
+_logger = logging.getLogger(__name__)
+
+# timm's notation for the stages of MobileNetV2; "se1" marks the blocks that get the attention.
+STAGES = [
+    ["ds_r1_k3_s1_c16"],
+    ["ir_r2_k3_s2_e6_c24_se1"],
+    ["ir_r3_k3_s2_e6_c32_se1"],
+    ["ir_r4_k3_s2_e6_c64_se1"],
+    ["ir_r3_k3_s1_e6_c96_se1"],
+    ["ir_r3_k3_s2_e6_c160_se1"],
+    ["ir_r1_k3_s1_e6_c320_se1"],
+]
+_LEVELS = 5  # feature maps, of strides 2, 4, 8, 16, 32
+
+
+def _trunk_cfgs() -> dict[str, Any]:
+    """Return the sources of weights: those of timm's plain networks, where it has them."""
+    cfgs = {}
+    for width in ("050", "075", "100"):
+        plain = get_pretrained_cfg(f"mobilenetv2_{width}")
+        tag = f"trunk_{plain.tag}" if plain.has_weights else "untrained"
+        for attention in ("se", "cbam", "coordinate"):
+            cfgs[f"mobilenetv2_{width}_{attention}.{tag}"] = dataclasses.replace(plain)
+    return cfgs
+
+
+default_cfgs = generate_default_cfgs(_trunk_cfgs())
+
+
+def attention_slot(name: str, **layer_args: Any) -> Callable[..., nn.Module]:
+    """Return what timm's blocks call to make their attention.
+
+    Args:
+        name: a layer of :func:`foveal.layers.create_layer`.
+        **layer_args: its arguments, ``channels`` aside.
+    """
+
+    def make(
+        channels: int,
+        *,
+        act_layer: Any = None,  # timm passes the block's; the layers here have their own
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> nn.Module:
+        return create_layer(name, channels, device=device, dtype=dtype, **layer_args)
+
+    return make
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise as the authors of coordinate attention do.
+
+    Convolutions, the attention's included, are drawn from N(0, sqrt(2 / (k * k * out))), biases
+    are 0, BatchNorm is 1 and 0. timm divides ``out`` by the groups, so its depthwise convolutions
+    begin sqrt(out) times larger; the classifier keeps timm's uniform draw.
+    """
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+        nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _initialised(net_class: Callable[..., nn.Module], **kw: Any) -> nn.Module:
+    return net_class(**kw).apply(init_weights)
+
+
+def _create(
+    variant: str,
+    width: float,
+    attention: str,
+    pretrained: bool,
+    *,
+    reduction: int,
+    stem_stride: int = 2,
+    output_stride: int = 32,
+    features_only: bool = False,
+    **kw: Any,
+) -> nn.Module:
+    """Build a registered network.
+
+    Args:
+        variant: registered name.
+        width: multiplier of the channels, rounded to multiples of 8.
+        attention: name of the layer.
+        pretrained: load the plain network's weights into the trunk.
+        reduction: of the attention's bottleneck, counted from the expanded channels.
+        stem_stride: 1 for small pictures; strides of all feature maps are then halved.
+        output_stride: largest total stride; what would be coarser is dilated.
+        features_only: return feature maps; ``out_indices`` and ``feature_cls`` as in timm.
+        **kw: arguments of timm's ``EfficientNet``, and ``bn_eps`` and ``bn_momentum``.
+    """
+    round_chs_fn = partial(round_channels, multiplier=width)
+    _check_out_indices(kw.get("out_indices"))
+    wrapped = features_only and ("feature_cls" in kw or "feature_cfg" in kw)
+    net_class, unused = EfficientNet, None
+    if features_only and not wrapped:  # timm's default for this class: no wrapper, plain keys
+        net_class, unused = EfficientNetFeatures, ("num_classes", "num_features", "global_pool")
+    feature_cfg = {"out_indices": tuple(range(_LEVELS)), "flatten_sequential": True}
+    network: nn.Module = build_model_with_cfg(
+        partial(
+            build_with_stem,
+            partial(_initialised, net_class),
+            stem_stride,
+            output_stride=output_stride,
+        ),
+        variant,
+        pretrained,
+        pretrained_strict=False,  # the filter has checked; the attention's tensors are missing
+        pretrained_filter_fn=_trunk_weights,
+        feature_cfg={**feature_cfg, **kw.pop("feature_cfg", {})},
+        features_only=wrapped,
+        kwargs_filter=unused,
+        block_args=decode_arch_def(STAGES),
+        num_features=max(1280, round_chs_fn(1280)),
+        stem_size=32,
+        round_chs_fn=round_chs_fn,
+        se_layer=attention_slot(attention, reduction=reduction),
+        norm_layer=kw.pop("norm_layer", None) or partial(nn.BatchNorm2d, **resolve_bn_args(kw)),
+        act_layer=resolve_act_layer(kw, "relu6"),
+        **kw,
+    )
+    if features_only and not wrapped:
+        network.pretrained_cfg = pretrained_cfg_for_features(network.pretrained_cfg)
+        network.default_cfg = network.pretrained_cfg
+    return network
+
+
+def _check_out_indices(out_indices: int | Sequence[int] | None) -> None:
+    if isinstance(out_indices, int):
+        valid = 1 <= out_indices <= _LEVELS
+    else:
+        valid = out_indices is None or all(-_LEVELS <= i < _LEVELS for i in out_indices)
+    if not valid:
+        raise ValueError(
+            f"out_indices must be a number of levels up to {_LEVELS} or indices from 0 to "
+            f"{_LEVELS - 1}, not {out_indices!r}"
+        )
+
+
+def _trunk_weights(
+    state: dict[str, torch.Tensor], network: nn.Module
+) -> dict[str, torch.Tensor]:
+    """Return the weights that the network has a place for; say which of its tensors are new.
+
+    timm adapts the stem to ``in_chans`` and the classifier to ``num_classes`` afterwards.
+
+    Raises:
+        ValueError: the weights lack a tensor of the trunk, or hold one that it does not have.
+    """
+    misfit = compare(network, state)
+    new = [key for key in misfit.missing if ".se." in key]
+    head = ("conv_head.", "bn2.", "classifier.")  # a network for features has none
+    wrong = dataclasses.replace(
+        misfit,
+        missing=[key for key in misfit.missing if key not in new],
+        unexpected=[key for key in misfit.unexpected if not key.startswith(head)],
+        reshaped={
+            key: shapes
+            for key, shapes in misfit.reshaped.items()
+            if not key.startswith(("conv_stem.", "classifier."))
+        },
+    )
+    if wrong:
+        raise ValueError(f"the pretrained weights do not fit the network's trunk: {wrong}")
+    if new:
+        layers = sorted({key[: key.index(".se.")] + ".se" for key in new})
+        _logger.warning(
+            "%d tensors of %d attention layers are new, everything else is pretrained: %s",
+            len(new),
+            len(layers),
+            ", ".join(layers),
+        )
+    return {key: value for key, value in state.items() if key not in misfit.unexpected}
+
+
+@register_model
+def mobilenetv2_050_se(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
+    """MobileNetV2 0.5 with squeeze-and-excitation."""
+    return _create("mobilenetv2_050_se", 0.5, "se", pretrained, reduction=reduction, **kw)
+
+
+@register_model
+def mobilenetv2_075_se(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
+    """MobileNetV2 0.75 with squeeze-and-excitation."""
+    return _create("mobilenetv2_075_se", 0.75, "se", pretrained, reduction=reduction, **kw)
+
+
+@register_model
+def mobilenetv2_100_se(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
+    """MobileNetV2 1.0 with squeeze-and-excitation."""
+    return _create("mobilenetv2_100_se", 1.0, "se", pretrained, reduction=reduction, **kw)
+
+
+@register_model
+def mobilenetv2_050_cbam(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
+    """MobileNetV2 0.5 with CBAM."""
+    return _create("mobilenetv2_050_cbam", 0.5, "cbam", pretrained, reduction=reduction, **kw)
+
+
+@register_model
+def mobilenetv2_075_cbam(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
+    """MobileNetV2 0.75 with CBAM."""
+    return _create("mobilenetv2_075_cbam", 0.75, "cbam", pretrained, reduction=reduction, **kw)
+
+
+@register_model
+def mobilenetv2_100_cbam(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
+    """MobileNetV2 1.0 with CBAM."""
+    return _create("mobilenetv2_100_cbam", 1.0, "cbam", pretrained, reduction=reduction, **kw)
+
+
+@register_model
+def mobilenetv2_050_coordinate(
+    pretrained: bool = False, *, reduction: int = 32, **kw: Any
+) -> nn.Module:
+    """MobileNetV2 0.5 with coordinate attention."""
+    name = "mobilenetv2_050_coordinate"
+    return _create(name, 0.5, "coordinate", pretrained, reduction=reduction, **kw)
+
+
+@register_model
+def mobilenetv2_075_coordinate(
+    pretrained: bool = False, *, reduction: int = 32, **kw: Any
+) -> nn.Module:
+    """MobileNetV2 0.75 with coordinate attention."""
+    name = "mobilenetv2_075_coordinate"
+    return _create(name, 0.75, "coordinate", pretrained, reduction=reduction, **kw)
+
+
+@register_model
+def mobilenetv2_100_coordinate(
+    pretrained: bool = False, *, reduction: int = 32, **kw: Any
+) -> nn.Module:
+    """MobileNetV2 1.0 with coordinate attention."""
+    name = "mobilenetv2_100_coordinate"
+    return _create(name, 1.0, "coordinate", pretrained, reduction=reduction, **kw)

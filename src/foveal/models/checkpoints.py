@@ -1,0 +1,185 @@
+"""Weights from files, read without running any code in them and loaded without leaving any out."""
+
+import argparse
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+# What training scripts put beside the weights and torch's restricted reader does not know.
+_NUMPY_TYPES = "float16 float32 float64 int8 int16 int32 int64 uint8 bool".split()
+_ALLOWED: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *[type(np.dtype(name)) for name in _NUMPY_TYPES],
+    # The same function under its names of NumPy 1 and 2.
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
+]
+# Where training scripts keep the weights in what they save, the usual name first.
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "module", "weights")
+_WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """Return what a .safetensors file or a file of ``torch.save`` holds, on the CPU.
+
+    Only tensors, plain containers, scalars, NumPy scalars and ``argparse.Namespace`` are read.
+
+    Raises:
+        OSError: there is no such file, or it may not be read.
+        ValueError: the file is damaged, no checkpoint, or holds objects of other types.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint file {str(path)!r}")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{str(path)!r} is not a readable .safetensors file: {error}") from None
+    try:
+        with torch.serialization.safe_globals(_ALLOWED):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.findall(r"GLOBAL ([\w.]+)", str(error))
+        if refused:
+            raise ValueError(
+                f"{str(path)!r} holds an object of type {refused[0]}, which is not loaded because "
+                "it could run code: save the state_dict alone"
+            ) from None
+        raise ValueError(f"{str(path)!r} is not a readable checkpoint") from None
+    except (RuntimeError, EOFError, KeyError, ValueError, UnicodeDecodeError):
+        raise ValueError(f"{str(path)!r} is not a readable checkpoint (damaged or cut)") from None
+
+
+def find_state_dict(checkpoint: Any) -> dict[str, torch.Tensor]:
+    """Return the weights in a checkpoint, without their ``module.`` prefixes.
+
+    Args:
+        checkpoint: a state_dict, or a dict that holds one (under ``state_dict``, ``model``, ...)
+            beside an optimiser's state, arguments or counters.
+
+    Raises:
+        ValueError: no weights, or entries among them that are no tensors.
+    """
+    state = checkpoint
+    while container := _container(state):
+        state = state[container]
+    if not isinstance(state, Mapping):
+        raise ValueError(f"the checkpoint must be a dict of tensors, not {type(state).__name__}")
+    if not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(
+            f"the checkpoint has no weights: its entries are {_some(map(str, state)) or 'none'}, "
+            f"and weights are looked for under {', '.join(_CONTAINERS)}"
+        )
+    foreign = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
+    if foreign:
+        raise ValueError(f"the weights must be tensors, and {_some(map(str, foreign))} are not")
+    return _unwrap({str(key): value for key, value in state.items()})
+
+
+def _container(state: Any) -> str | None:
+    if not isinstance(state, Mapping):
+        return None
+    return next((key for key in _CONTAINERS if isinstance(state.get(key), Mapping)), None)
+
+
+def _unwrap(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    for prefix in _WRAPPERS:
+        if all(key.startswith(prefix) for key in state):
+            return _unwrap({key.removeprefix(prefix): value for key, value in state.items()})
+    return state
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """How a state_dict differs from what a network needs; falsy if it does not.
+
+    Attributes:
+        missing: keys that the network has and the state_dict lacks.
+        unexpected: keys that only the state_dict has.
+        reshaped: key -> (shape in the state_dict, shape in the network).
+    """
+
+    missing: list[str]
+    unexpected: list[str]
+    reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.reshaped)
+
+    def __str__(self) -> str:
+        shapes = [
+            f"{key} {list(given)} where the network has {list(needed)}"
+            for key, (given, needed) in self.reshaped.items()
+        ]
+        parts = [("missing", self.missing), ("unexpected", self.unexpected), ("shapes", shapes)]
+        return "; ".join(f"{title}: {_some(keys)}" for title, keys in parts if keys)
+
+
+def compare(network: nn.Module, state: Mapping[str, torch.Tensor]) -> Misfit:
+    """Return how ``state`` differs from the network's own state_dict in keys and shapes."""
+    own = network.state_dict()
+    return Misfit(
+        missing=[key for key in own if key not in state],
+        unexpected=[key for key in state if key not in own],
+        reshaped={
+            key: (tuple(state[key].shape), tuple(value.shape))
+            for key, value in own.items()
+            if key in state and state[key].shape != value.shape
+        },
+    )
+
+
+def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Load ``state`` into the network, all of it and nothing else.
+
+    Args:
+        network: changed in place.
+        state: the weights.
+        source: where they come from, for the error.
+
+    Raises:
+        ValueError: keys or shapes differ; the message lists which.
+    """
+    misfit = compare(network, state)
+    if not misfit:
+        network.load_state_dict(state)
+        return
+    classes = _classes(network, misfit)
+    if classes:
+        given, needed = classes
+        raise ValueError(
+            f"{source} was trained for {given} classes and the network has {needed}; all else fits:"
+            f" build it with num_classes={given}"
+        )
+    raise ValueError(f"{source} does not fit {type(network).__name__}: {misfit}")
+
+
+def _classes(network: nn.Module, misfit: Misfit) -> tuple[int, int] | None:
+    """Return both numbers of classes if the classifier's shapes are all that differs."""
+    names = getattr(network, "default_cfg", None) or {}
+    names = names.get("classifier") or ()
+    prefixes = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+    if misfit.missing or misfit.unexpected or not prefixes:
+        return None
+    if not all(key.startswith(prefixes) for key in misfit.reshaped):
+        return None
+    given, needed = next(iter(misfit.reshaped.values()))
+    return given[0], needed[0]
+
+
+def _some(keys: Iterable[str], limit: int = 12) -> str:
+    """Return the keys, the first dozen of a long list and how many more there are."""
+    names = list(keys)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
