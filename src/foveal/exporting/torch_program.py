@@ -1,0 +1,120 @@
+"""The format ``torch``: a program of torch.export, and the tracing that ONNX starts from."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from foveal.exporting.subject import Outputs, Subject, Written, first_line, named_outputs
+
+METADATA_FILE = "foveal.json"
+"""Name under which the metadata lies in a ``.pt2`` file (``extra_files`` of torch.export.load)."""
+
+AXES = {"batch": 0, "height": 2, "width": 3}
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network as a graph.
+
+    Attributes:
+        program: the graph.
+        inputs: what to compare on: the traced size, batch 1, and, where they are free, other sizes.
+        dynamic: the axes whose length is free.
+        notes: why an axis is not free.
+    """
+
+    program: ExportedProgram
+    inputs: tuple[Tensor, ...]
+    dynamic: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def write(subject: Subject, path: Path) -> Written:
+    """Trace, write and read back."""
+    traced = trace(subject, guarded=True)
+    torch.export.save(
+        traced.program, path, extra_files={METADATA_FILE: json.dumps(subject.metadata)}
+    )
+    module = torch.export.load(path).module()
+
+    def run(x: Tensor) -> Outputs:
+        with torch.no_grad():
+            return named_outputs(module(x))
+
+    return Written(run, traced.inputs, traced.dynamic, traced.notes)
+
+
+def trace(subject: Subject, *, guarded: bool) -> Traced:
+    """Trace with as many free axes as the network allows: all, the batch alone, none.
+
+    Args:
+        subject: the network.
+        guarded: whether the format keeps torch.export's guards, which refuse sizes that the trace
+            does not cover. Without them every size that the network takes is run, and compared.
+
+    Raises:
+        ValueError: torch.export cannot trace the network at all.
+    """
+    size = subject.image_size
+    notes: list[str] = []
+    try:
+        return _trace_any_size(subject, guarded=guarded)
+    except Exception as error:  # torch.export raises almost anything
+        notes.append(f"height and width are fixed at {size}: {first_line(error)}")
+    try:
+        program = _export(subject.model, subject.input(2), ("batch",))
+        inputs = tuple(subject.input(batch) for batch in (2, 1, 3))
+        return Traced(program, inputs, ("batch",), tuple(notes))
+    except Exception as error:
+        notes.append(f"the batch is fixed at 1: {first_line(error)}")
+    try:
+        program = _export(subject.model, subject.input(1), ())
+    except Exception as error:
+        raise ValueError(f"torch.export cannot trace the network: {first_line(error)}") from error
+    return Traced(program, (subject.input(1),), (), tuple(notes))
+
+
+def _trace_any_size(subject: Subject, *, guarded: bool) -> Traced:
+    """Trace with batch, height and width free; raise if the network or the trace forbids it."""
+    size = subject.image_size
+    same, single = subject.input(2), subject.input(1)
+    smaller = subject.input(3, round(size * 3 / 4), round(size * 5 / 4))
+    larger = subject.input(3, round(size * 5 / 4), round(size * 3 / 2))
+    subject.run(larger)  # a network made for one size says so better than torch.export does
+    program = _export(subject.model, same, tuple(AXES))
+    if _bounded(program):
+        if guarded:
+            raise ValueError(
+                "a feature map of a single pixel excludes larger pictures from the trace; "
+                "a larger image_size leaves both free"
+            )
+        program = _export(subject.model, subject.input(2, 2 * size, 2 * size), tuple(AXES))
+        if _bounded(program):
+            raise ValueError("a feature map of a single pixel excludes larger pictures")
+    try:
+        subject.run(smaller)
+        if guarded:
+            program.module()(smaller)
+    except Exception as error:
+        height, width = smaller.shape[2:]
+        note = f"{height} x {width} pixels are too small: {first_line(error)}"
+        return Traced(program, (same, single, larger), tuple(AXES), (note,))
+    return Traced(program, (same, single, larger, smaller), tuple(AXES), ())
+
+
+def _bounded(program: ExportedProgram) -> bool:
+    """Tell whether the trace holds for axes up to some length only."""
+    return any(str(limits.upper).isdigit() for limits in program.range_constraints.values())
+
+
+def _export(model: nn.Module, example: Tensor, dynamic: tuple[str, ...]) -> ExportedProgram:
+    dims = {AXES[axis]: Dim.DYNAMIC for axis in dynamic}
+    # Warnings about the exporter's own insides are nothing that a user could act on.
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        return torch.export.export(model, (example,), dynamic_shapes=(dims,))
