@@ -3,12 +3,13 @@
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from foveal.data.classification import Pictures
 from foveal.data.pictures import DamagedPictureError
@@ -39,7 +40,20 @@ class TransformedPictures(Dataset[Batch]):
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
-        image = self.pictures.load(index)
+        return self._sample(self.pictures.load(index), epoch, index)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Batch] | DamagedPictureError:
+        """Return the samples of one batch, or the complaint about a picture that is damaged.
+
+        A complaint is returned, not raised: the loader would wrap an exception of a worker process
+        into a page of traceback. :class:`PictureLoader` raises it.
+        """
+        try:
+            return [self[key] for key in keys]
+        except DamagedPictureError as error:
+            return error
+
+    def _sample(self, image: Image.Image, epoch: int, index: int) -> Batch:
         # The state is put back: with workers=0 this is the training process, whose own random
         # numbers must not depend on who read the pictures.
         with torch.random.fork_rng(devices=[]):
@@ -48,15 +62,35 @@ class TransformedPictures(Dataset[Batch]):
         return x, torch.as_tensor(self.pictures.targets[index]), torch.tensor(index)
 
 
+class PictureLoader(DataLoader[Batch]):
+    """A DataLoader that raises what its worker processes complain about, as they said it."""
+
+    def __iter__(self) -> Any:
+        """Yield the batches.
+
+        Raises:
+            DamagedPictureError: a picture does not open.
+        """
+        for batch in super().__iter__():
+            if isinstance(batch, DamagedPictureError):
+                raise batch
+            yield batch
+
+
+def _collate(samples: Any) -> Any:
+    return samples if isinstance(samples, DamagedPictureError) else default_collate(samples)
+
+
 def make_loader(
     dataset: TransformedPictures, batches: BatchSampler, *, workers: int, pin_memory: bool = False
-) -> DataLoader[Batch]:
+) -> PictureLoader:
     """Return a loader of the sampler's batches: (x [B, C, H, W], target [B] or [B, K], index [B]).
 
     Its worker processes draw nothing from the training process's random state.
     """
-    return DataLoader(
+    return PictureLoader(
         dataset,
+        collate_fn=_collate,
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,

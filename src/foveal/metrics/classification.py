@@ -5,13 +5,11 @@ on the order of the pictures, on the batches or on the number of processes.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.classification import multilabel_average_precision
+from torchmetrics.functional.classification import binary_average_precision
 
 
 def exact_mean(values: Tensor) -> float:
@@ -139,15 +137,16 @@ class MultiLabelScores(Metric):
         order = self.indices.argsort()
         logits, targets = self.logits[order].cpu(), self.targets[order].cpu()
         present = targets.sum(0) > 0
-        precision = multilabel_average_precision(
-            logits, targets.long(), self.num_classes, average="none"
-        )
+        precision = [
+            binary_average_precision(logits[:, k], targets[:, k].long()).double()
+            for k in present.nonzero()[:, 0].tolist()
+        ]
         nll = torch.nn.functional.binary_cross_entropy_with_logits(
             logits, targets, reduction="none"
         )
         right = ((logits > 0) == (targets > 0.5)).double()
         return {
-            "map": exact_mean(precision[present].double()),
+            "map": exact_mean(torch.stack(precision)) if precision else math.nan,
             "accuracy": exact_mean(right.flatten()),
             "nll": exact_mean(nll.flatten()),
         }
@@ -156,9 +155,3 @@ class MultiLabelScores(Metric):
         """Return probabilities and targets, both [N, K], in the order of the pictures."""
         order = self.indices.argsort()
         return self.logits[order].sigmoid().cpu(), self.targets[order].cpu()
-
-
-def format_scores(scores: dict[str, Any] | Sequence[tuple[str, float]]) -> str:
-    """Return ``name value`` pairs on one line, values to four decimals."""
-    pairs = scores.items() if isinstance(scores, dict) else scores
-    return "  ".join(f"{name} {value:.4f}" for name, value in pairs)

@@ -1,1 +1,16 @@
-""""""
+"""Settings that are known to work: functions that return a config.
+
+``foveal train classify --recipe NAME`` starts from one; flags override it. A new recipe is a
+function in a file of this folder and a line below.
+"""
+
+from collections.abc import Callable
+
+from foveal.config import TrainConfig
+from foveal.recipes.coordinate import coordinate_imagenet
+from foveal.recipes.demo import demo
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "demo": demo,
+    "coordinate_imagenet": coordinate_imagenet,
+}

@@ -1,0 +1,36 @@
+"""foveal: attention, blocks, losses, tasks and searches of ten vision papers, in one toolkit.
+
+Everything here is loaded at first use, so that ``import foveal`` and ``foveal --help`` are quick.
+Import ``foveal.models`` before ``timm.create_model("mobilenetv2_100_coordinate")``.
+"""
+
+import lazy_loader
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "config",
+        "data",
+        "explanation",
+        "exporting",
+        "layers",
+        "losses",
+        "metrics",
+        "models",
+        "official",
+        "recipes",
+        "tasks",
+    ],
+    submod_attrs={
+        "config": ["ClassifyConfig"],
+        "models": ["create_model", "list_models"],
+        "official": ["load_official"],
+        "tasks.evaluation": ["evaluate"],
+        "tasks.prediction": ["predict"],
+        "tasks.run": ["Run", "load"],
+        "tasks.shipping": ["export"],
+        "tasks.training": ["train"],
+    },
+)

@@ -1,0 +1,41 @@
+"""``foveal eval``: the scores of a run."""
+
+import json
+from collections.abc import Sequence
+
+from foveal.cli.parser import CommandParser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = CommandParser(prog="foveal eval", description="Score a run's best weights.")
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("--data.root", dest="root", help="data to score on; default: the run's own")
+    parser.add_argument("--data.layout", dest="layout", default="auto", help="layout of that data")
+    parser.add_argument("--data.batch_size", dest="batch_size", type=int)
+    parser.add_argument("--data.workers", dest="workers", type=int)
+    parser.add_argument("--split", default="test", choices=["train", "val", "test"])
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON only")
+    args = parser.parse_args(argv)
+
+    from foveal.tasks.evaluation import evaluate
+
+    result = evaluate(
+        args.run,
+        root=args.root,
+        layout=args.layout,
+        split=args.split,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        device=args.device,
+    )
+    if result is None:  # another process of torchrun prints
+        return 0
+    if args.json:
+        print(json.dumps(result.scores, indent=2))
+        return 0
+    print(f"{result.pictures:,d} pictures of split {args.split}: {result.origin}")
+    for name, value in result.scores.items():
+        print(f"{name:20s} {value:.4f}")
+    return 0

@@ -1,0 +1,21 @@
+"""``foveal export``: a run as a file that others can use."""
+
+from collections.abc import Sequence
+
+from foveal.cli.parser import CommandParser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = CommandParser(
+        prog="foveal export", description="Write a run's network to a file and prove it equal."
+    )
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("--format", required=True, help="safetensors, torch or onnx")
+    parser.add_argument("--out", required=True, metavar="FILE")
+    args = parser.parse_args(argv)
+
+    from foveal.tasks.shipping import export
+
+    print(export(args.run, args.format, args.out))
+    return 0

@@ -1,0 +1,252 @@
+"""Classification: name what a picture shows."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from foveal.config import ClassifyConfig
+from foveal.data.classification import Pictures, read_classification
+from foveal.data.loading import (
+    Batch,
+    PictureSubset,
+    SoundPictures,
+    TransformedPictures,
+    leave_out_damaged,
+    make_loader,
+)
+from foveal.data.sampling import BatchSampler
+from foveal.data.transforms import Preprocess, TrainTransform
+from foveal.losses import create_loss
+from foveal.metrics import ClassificationScores, MultiLabelScores
+from foveal.models.input_size import check_input_size
+from foveal.names import unknown
+from foveal.tasks.progress import reading_bar
+from foveal.tasks.report import Figure
+from foveal.tasks.run import build_model
+from foveal.tasks.setup import Setup
+from foveal.tasks.task import Task
+
+DEFAULT_IMAGE_SIZE = 224
+SMALL_IMAGE_SIZE = 64
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ClassifyTask(Task):
+    """Train and score a classifier.
+
+    Args:
+        config: the run.
+        model: [B, C, H, W] -> logits [B, K].
+        num_classes: K.
+        targets: labels of the training pictures, int64 [N] or float32 [N, K], for class weights.
+        batches: sampler of the training batches; None where nothing is trained.
+        loader: loader of those batches.
+    """
+
+    def __init__(
+        self,
+        config: ClassifyConfig,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        targets: np.ndarray,
+        batches: BatchSampler | None = None,
+        loader: DataLoader[Batch] | None = None,
+    ) -> None:
+        balanced = config.class_weights == "balanced"
+        if config.multi_label:
+            weight = _positive_weights(targets) if balanced else None
+            loss: nn.Module = nn.BCEWithLogitsLoss(pos_weight=weight)
+        else:
+            weight = _class_weights(targets, num_classes) if balanced else None
+            loss = create_loss(config.loss, num_classes, weight, **config.loss_args)
+        super().__init__(
+            config,
+            model,
+            loss,
+            MultiLabelScores(num_classes) if config.multi_label else ClassificationScores(),
+            monitor="map" if config.multi_label else "accuracy",
+            batches=batches,
+            loader=loader,
+        )
+        self.mixing = _mixing(config, num_classes)
+        self.num_classes = num_classes
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Return the loss of one batch, with mixup or cutmix if asked for."""
+        x, target, _ = batch
+        x = self._memory_format(x)
+        if self.mixing is not None:
+            if target.ndim == 1:
+                target = nn.functional.one_hot(target, self.num_classes).to(x.dtype)
+            x, target = self.mixing(x, target)
+        loss: Tensor = self.loss(self.model(x), target)
+        return loss
+
+    def update_scores(self, batch: Batch) -> None:
+        """Add one batch to the scores."""
+        x, target, index = batch
+        self.scores.update(index, self(self._memory_format(x)).float(), target)
+
+    def _memory_format(self, x: Tensor) -> Tensor:
+        return x.to(memory_format=torch.channels_last) if self.config.channels_last else x
+
+
+def _mixing(config: ClassifyConfig, num_classes: int) -> v2.Transform | None:
+    """Return mixup, cutmix, one of both drawn for each batch, or nothing."""
+    choices = []
+    if config.augment.mixup:
+        choices.append(v2.MixUp(alpha=config.augment.mixup, num_classes=num_classes))
+    if config.augment.cutmix:
+        choices.append(v2.CutMix(alpha=config.augment.cutmix, num_classes=num_classes))
+    return v2.RandomChoice(choices) if len(choices) > 1 else (choices[0] if choices else None)
+
+
+def _class_weights(targets: np.ndarray, num_classes: int) -> Tensor:
+    """Return weights inverse to frequency, 1 for a class of average size, [K]."""
+    counts = np.bincount(targets, minlength=num_classes)
+    return torch.as_tensor(len(targets) / (num_classes * np.maximum(counts, 1))).float()
+
+
+def _positive_weights(targets: np.ndarray) -> Tensor:
+    """Return negatives per positive of each class, [K]."""
+    positives = np.maximum(targets.sum(0), 1)
+    return torch.as_tensor((len(targets) - positives) / positives).float().clamp_min(1e-3)
+
+
+class ClassifySetup(Setup):
+    """Data, network and pictures of a classification run.
+
+    Args:
+        config: the run.
+        model: a trained network, for evaluation; its classes and preprocessing are kept, and the
+            data's classes are matched to them by name.
+
+    Raises:
+        ValueError: the data do not fit; one sentence says where and what would be right.
+    """
+
+    config: ClassifyConfig
+
+    def __init__(self, config: ClassifyConfig, model: nn.Module | None = None) -> None:
+        data = read_classification(
+            config.data.root,
+            config.data.layout,
+            multi_label=config.multi_label,
+            val_fraction=config.data.val_fraction,
+            test_fraction=config.data.test_fraction,
+            split_seed=config.data.split_seed,
+        )
+        self.layout, self.origins = data.layout, dict(data.origins)
+        self.splits: dict[str, Pictures] = dict(data.splits)
+        if model is None:
+            image_size = config.data.image_size or data.image_size or DEFAULT_IMAGE_SIZE
+            resolved = dataclasses.replace(config.data, image_size=image_size, layout=data.layout)
+            self.config = dataclasses.replace(config, data=resolved)
+            self.classes = data.classes
+            self.model = build_model(self.config, len(data.classes))
+            check_input_size(self.model, image_size)
+            self.preprocess = preprocess_of(self.model, image_size)
+        else:
+            self.config, self.model = config, model
+            self.classes, self.preprocess = tuple(model.classes), model.preprocess  # type: ignore
+            self.splits = {
+                name: _with_classes(split, data.classes, self.classes, config.multi_label)
+                for name, split in self.splits.items()
+            }
+        self.left_out: list[str] = []
+        if config.data.on_error == "skip":
+            self._leave_out_damaged()
+
+    def _leave_out_damaged(self) -> None:
+        # Splits may share pictures (a layout without a test part): look at each split once.
+        sound: dict[int, SoundPictures] = {}
+        for name, split in self.splits.items():
+            if id(split) not in sound:
+                with reading_bar(f"opening every {name} picture once") as progress:
+                    sound[id(split)] = leave_out_damaged(split, progress)
+                self.left_out += sound[id(split)].damaged
+            self.splits[name] = sound[id(split)].pictures
+
+    def size(self, split: str) -> int:
+        """Return the number of pictures of a split."""
+        return len(self.splits[split])
+
+    def loader(
+        self, split: str, batches: BatchSampler, *, augmented: bool = False
+    ) -> DataLoader[Batch]:
+        """Return batches (x [B, C, H, W], target [B] or [B, K], index [B]) of a split."""
+        transform = (
+            TrainTransform(self.preprocess, self.config.augment) if augmented else self.preprocess
+        )
+        dataset = TransformedPictures(self.splits[split], transform, self.config.seed)
+        pin_memory = self.config.device != "cpu" and torch.cuda.is_available()
+        return make_loader(
+            dataset, batches, workers=self.config.data.workers, pin_memory=pin_memory
+        )
+
+    def task(self, *, training: bool = True) -> ClassifyTask:
+        """Return the network with its loss and scores, ready to train or only to evaluate."""
+        batches = self.batches("train", shuffle=True) if training else None
+        return ClassifyTask(
+            self.config,
+            self.model,
+            num_classes=len(self.classes),
+            targets=self.splits["train"].targets,
+            batches=batches,
+            loader=self.loader("train", batches, augmented=True) if batches else None,
+        )
+
+    def figures(self, task: Task, folder: Path) -> list[Figure]:
+        """Draw confusion, test pictures with their predictions, mistakes and attention gates."""
+        from foveal.tasks import classify_figures
+
+        assert isinstance(task, ClassifyTask)
+        return classify_figures.draw(task, self, folder)
+
+
+def preprocess_of(model: nn.Module, image_size: int) -> Preprocess:
+    """Return what a network wants to see, from its ``default_cfg``.
+
+    Small pictures (up to 64 pixels) are used whole; larger ones lose their border as timm does.
+    """
+    cfg: dict[str, Any] = getattr(model, "default_cfg", {})
+    mean, std = tuple(cfg.get("mean", IMAGENET_MEAN)), tuple(cfg.get("std", IMAGENET_STD))
+    if getattr(model, "in_chans", 3) == 1:
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    return Preprocess(
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        crop_pct=cfg.get("crop_pct", 0.875) if image_size > SMALL_IMAGE_SIZE else 1.0,
+        interpolation=cfg.get("interpolation", "bilinear"),
+    )
+
+
+def _with_classes(
+    pictures: Pictures, names: Sequence[str], wanted: Sequence[str], multi_label: bool
+) -> Pictures:
+    """Renumber a split's labels from one list of class names to another."""
+    if tuple(names) == tuple(wanted):
+        return pictures
+    for name in names:
+        if name not in wanted:
+            raise ValueError(
+                "the data do not fit this run: " + unknown("class", name, wanted)
+            )
+    column = np.array([wanted.index(name) for name in names])
+    renumbered = PictureSubset(pictures, np.arange(len(pictures)))
+    if multi_label:
+        targets = np.zeros((len(pictures), len(wanted)), dtype=np.float32)
+        targets[:, column] = pictures.targets
+        renumbered.targets = targets
+    else:
+        renumbered.targets = column[pictures.targets]
+    return renumbered

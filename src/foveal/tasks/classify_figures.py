@@ -1,0 +1,189 @@
+"""The pictures of a classification run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure as Canvas
+from PIL import Image
+from torch import Tensor
+
+from foveal.explanation import Gates, coordinate_gates
+from foveal.metrics import ClassificationScores, MultiLabelScores
+from foveal.tasks.report import BAD, GOOD, INK, Figure, save_figure
+
+if TYPE_CHECKING:
+    from foveal.tasks.classify import ClassifySetup, ClassifyTask
+
+MOST_CLASSES_DRAWN = 40
+PREDICTIONS_DRAWN, MISTAKES_DRAWN, GATES_DRAWN = 24, 16, 4
+
+
+def draw(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> list[Figure]:
+    """Draw what a tested classifier does, and return the figures in the report's order."""
+    scores = task.scores
+    figures = []
+    if isinstance(scores, ClassificationScores):
+        target, prediction = scores.column("target").long(), scores.column("prediction").long()
+        confidence = scores.column("confidence")
+        shown = _spread(len(target), PREDICTIONS_DRAWN)
+        wrong = (target != prediction).nonzero()[:, 0]
+        wrong = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES_DRAWN]
+        figures.append(
+            save_figure(
+                _grid(setup, shown, target, prediction, confidence),
+                folder / "predictions.png",
+                "Test pictures",
+                "What the network says and how sure it is; wrong answers in red with the truth.",
+            )
+        )
+        if len(wrong):
+            figures.append(
+                save_figure(
+                    _grid(setup, wrong, target, prediction, confidence),
+                    folder / "mistakes.png",
+                    "Surest mistakes",
+                    "The wrong answers in which the network was surest, surest first.",
+                )
+            )
+        if len(setup.classes) <= MOST_CLASSES_DRAWN:
+            figures.append(_confusion(scores, setup.classes, folder))
+    elif isinstance(scores, MultiLabelScores):
+        figures.append(_multi_label_grid(scores, setup, folder))
+    gates = _gates(task, setup, folder)
+    return figures + ([gates] if gates is not None else [])
+
+
+def _spread(size: int, most: int) -> Tensor:
+    return torch.linspace(0, size - 1, min(size, most)).round().long().unique()
+
+
+def _picture(setup: "ClassifySetup", index: int) -> Image.Image:
+    return setup.splits["test"].load(index)
+
+
+def _grid(
+    setup: "ClassifySetup",
+    indices: Tensor,
+    target: Tensor,
+    prediction: Tensor,
+    confidence: Tensor,
+) -> Canvas:
+    """Return pictures with the predicted class above, and the true one where it differs."""
+    columns = 8
+    rows = -(-len(indices) // columns)
+    canvas = Canvas(figsize=(columns * 1.35, rows * 1.75), layout="constrained")
+    cells = canvas.subplots(rows, columns, squeeze=False).flatten()
+    for axes in cells:
+        axes.axis("off")
+    for axes, index in zip(cells, indices.tolist(), strict=False):
+        right = bool(target[index] == prediction[index])
+        said = _short(setup.classes[int(prediction[index])])
+        text = f"{said}\n{confidence[index]:.0%}"
+        if not right:
+            text += f", is {_short(setup.classes[int(target[index])])}"
+        axes.imshow(_picture(setup, index))
+        axes.set_title(text, fontsize=8, color=GOOD if right else BAD)
+    return canvas
+
+
+def _short(name: str, most: int = 14) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _confusion(scores: ClassificationScores, classes: Sequence[str], folder: Path) -> Figure:
+    counts = scores.confusion(len(classes)).numpy()
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 2.5 + 0.42 * len(classes)
+    canvas = Canvas(figsize=(side, side), layout="constrained")
+    axes = canvas.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    names = [_short(name) for name in classes]
+    axes.set_xticks(range(len(classes)), names, rotation=60, ha="right", fontsize=8)
+    axes.set_yticks(range(len(classes)), names, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    for row, column in zip(*counts.nonzero(), strict=True):
+        color = "white" if share[row, column] > 0.5 else INK
+        text = str(counts[row, column])
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
+    caption = "Test pictures of each true class (row) by predicted class (column), counts."
+    return save_figure(canvas, folder / "confusion.png", "Confusion", caption)
+
+
+def _multi_label_grid(scores: MultiLabelScores, setup: "ClassifySetup", folder: Path) -> Figure:
+    probability, target = scores.probabilities()
+    indices = _spread(len(target), MISTAKES_DRAWN)
+    canvas = Canvas(figsize=(9, 2.4 * -(-len(indices) // 4)), layout="constrained")
+    cells = canvas.subplots(-(-len(indices) // 4), 4, squeeze=False).flatten()
+    for axes in cells:
+        axes.axis("off")
+    for axes, index in zip(cells, indices.tolist(), strict=False):
+        right = bool(((probability[index] > 0.5) == (target[index] > 0.5)).all())
+        axes.imshow(_picture(setup, index))
+        axes.set_title(
+            f"says {_names(setup.classes, probability[index])}\n"
+            f"is {_names(setup.classes, target[index])}",
+            fontsize=7,
+            color=GOOD if right else BAD,
+        )
+    caption = "Classes with probability above 0.5, and the true ones; green where all agree."
+    return save_figure(canvas, folder / "predictions.png", "Test pictures", caption)
+
+
+def _names(classes: Sequence[str], present: Tensor) -> str:
+    names = [_short(classes[int(k)], 10) for k in (present > 0.5).nonzero()[:, 0]]
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "") if names else "none"
+
+
+def _gates(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> Figure | None:
+    """Draw the gates of up to four coordinate attention layers over some test pictures."""
+    indices = _spread(setup.size("test"), GATES_DRAWN).tolist()
+    pictures = [_picture(setup, index) for index in indices]
+    model = task.evaluated_model.eval()
+    parameter = next(model.parameters())
+    x = torch.stack([setup.preprocess(picture) for picture in pictures])
+    gates = coordinate_gates(model, x.to(parameter.device, parameter.dtype))
+    gates = [g for g in gates if min(g.map.shape[1:]) > 1]
+    if not gates:
+        return None
+    chosen = [gates[i] for i in _spread(len(gates), 4).tolist()]
+    return save_figure(
+        gate_canvas(x, chosen, setup),
+        folder / "gates.png",
+        "What coordinate attention lets through",
+        "For each picture (row) and layer (column): the product of row gate and column gate, mean "
+        "over channels, bright where more passes; the curves are the gates along the height "
+        "(left) and the width (top), each drawn over its own range.",
+    )
+
+
+def gate_canvas(x: Tensor, gates: Sequence[Gates], setup: "ClassifySetup") -> Canvas:
+    """Return pictures beside their gates, a column per layer."""
+    canvas = Canvas(figsize=(2.0 * (len(gates) + 1), 2.1 * len(x)), layout="constrained")
+    cells = canvas.subplots(len(x), len(gates) + 1, squeeze=False)
+    mean = torch.tensor(setup.preprocess.mean).view(-1, 1, 1)
+    std = torch.tensor(setup.preprocess.std).view(-1, 1, 1)
+    for row, sample in enumerate(x):
+        picture = (sample * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+        cells[row, 0].imshow(picture, cmap="gray")
+        for column, gate in enumerate(gates, start=1):
+            axes = cells[row, column]
+            height, width = gate.map.shape[1:]
+            axes.imshow(gate.map[row], cmap="magma", extent=(0, width, height, 0))
+            top = axes.inset_axes((0, 1.02, 1, 0.18))
+            top.plot(np.arange(width) + 0.5, gate.columns[row], color=INK, linewidth=1)
+            top.set_xlim(0, width)
+            side = axes.inset_axes((-0.2, 0, 0.18, 1))
+            side.plot(-gate.rows[row], np.arange(height) + 0.5, color=INK, linewidth=1)
+            side.set_ylim(height, 0)
+            for inset in (top, side):
+                inset.axis("off")
+            if row == 0:
+                top.set_title(f"{gate.layer}\n{height}×{width}", fontsize=8)
+    for axes in cells.flatten():
+        axes.set_xticks([])
+        axes.set_yticks([])
+    return canvas

@@ -1,0 +1,84 @@
+"""``foveal.evaluate``: the scores of a run's best weights on any split of any data."""
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import Literal
+
+from lightning import Trainer
+
+from foveal.tasks import make_setup
+from foveal.tasks.hardware import trainer_arguments
+from foveal.tasks.progress import progress_callbacks
+from foveal.tasks.run import Run, load, read_config, run_folder
+from foveal.tasks.training import silence_lightning
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Scores and what they were measured on.
+
+    Attributes:
+        scores: ``{"test/accuracy": 0.93, ...}``; the prefix is the split's name.
+        pictures: number of pictures.
+        origin: where the split's pictures came from, one phrase.
+    """
+
+    scores: dict[str, float]
+    pictures: int
+    origin: str
+
+
+def evaluate(
+    run: str | Path | Run,
+    *,
+    root: str | Path | None = None,
+    layout: str = "auto",
+    split: Split = "test",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] | None = None,
+) -> Evaluation:
+    """Score a run's best weights.
+
+    Args:
+        run: a run folder, or what :func:`foveal.train` returned.
+        root: data to score on; None takes the run's own. Classes are matched by name.
+        layout: layout of ``root``.
+        split: ``train``, ``val`` or ``test``.
+        batch_size: pictures per batch; None takes the run's.
+        workers: reading processes; None takes the run's.
+        device: None takes the run's.
+
+    Raises:
+        ValueError: no such run or split, or data with other classes.
+    """
+    if split not in ("train", "val", "test"):
+        raise ValueError(f"the split must be train, val or test, not {split!r}")
+    folder = run_folder(run.path if isinstance(run, Run) else run)
+    config = read_config(folder)
+    data = config.data
+    if root is not None:
+        data = dataclasses.replace(data, root=str(root), layout=layout)
+    if batch_size is not None:
+        data = dataclasses.replace(data, batch_size=batch_size)
+    if workers is not None:
+        data = dataclasses.replace(data, workers=workers)
+    # The loaded weights are the averaged ones already.
+    config = dataclasses.replace(config, data=data, device=device or config.device, ema=False)
+    setup = make_setup(config, load(folder))
+    task = setup.task(training=False)
+    with warnings.catch_warnings():
+        silence_lightning()
+        trainer = Trainer(
+            **trainer_arguments(config),
+            logger=False,
+            callbacks=progress_callbacks(),
+            enable_checkpointing=False,
+            use_distributed_sampler=False,
+        )
+        trainer.test(task, setup.evaluation_loader(split), verbose=False)
+    scores = {key.replace("test/", f"{split}/", 1): v for key, v in task.evaluated.items()}
+    return Evaluation(scores, setup.size(split), setup.origins[split])

@@ -1,0 +1,131 @@
+"""``report.html``: one self-contained page that tells what was run and what came out."""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+
+from foveal.config import TrainConfig, task_of, to_dict
+from foveal.tasks.run import write_text
+
+INK, ACCENT, GOOD, BAD = "#1f2933", "#2563a8", "#2f855a", "#c0392b"
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1f2933; background: #f7f8fa; margin: 0; }
+main { max-width: 60rem; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
+.sub { color: #5b6673; margin: 0 0 1.5rem; }
+.cards { display: flex; flex-wrap: wrap; gap: .8rem; }
+.card { background: #fff; border: 1px solid #dfe3e8; border-radius: 8px; padding: .7rem 1.1rem; }
+.card b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
+.card span { color: #5b6673; font-size: .85rem; }
+figure { margin: 0 0 1.4rem; background: #fff; border: 1px solid #dfe3e8; border-radius: 8px;
+         padding: 1rem; } figure img { max-width: 100%; display: block; margin: 0 auto; }
+figcaption { color: #5b6673; font-size: .9rem; margin-top: .6rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+td, th { text-align: left; padding: .15rem 1.2rem .15rem 0; border-bottom: 1px solid #e4e8ec; }
+pre { background: #fff; border: 1px solid #dfe3e8; border-radius: 8px; padding: 1rem;
+      overflow-x: auto; font-size: .85rem; }
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the report.
+
+    Attributes:
+        path: PNG file.
+        title: heading.
+        caption: what it shows and how to read it.
+    """
+
+    path: Path
+    title: str
+    caption: str
+
+
+def save_figure(canvas: Canvas, path: Path, title: str, caption: str) -> Figure:
+    """Write a matplotlib figure as PNG."""
+    canvas.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
+    return Figure(path, title, caption)
+
+
+def draw_curves(history: Sequence[Mapping[str, float]], folder: Path) -> Figure:
+    """Draw loss and validation scores over the epochs."""
+    epochs = [row["epoch"] for row in history]
+    scores = [k for k in history[0] if k.startswith("val/") and k not in ("val/nll", "val/ece")]
+    losses = [k for k in ("train/loss", "val/nll") if k in history[0]]
+    canvas = Canvas(figsize=(9, 3.2), layout="constrained")
+    for axes, keys in zip(canvas.subplots(1, 2), (losses, scores[:4]), strict=True):
+        for key in keys:
+            axes.plot(epochs, [row[key] for row in history], marker="o", markersize=3, label=key)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    caption = "Left: loss (the training loss includes augmentation). Right: validation scores."
+    return save_figure(canvas, folder / "curves.png", "Training", caption)
+
+
+def write_report(
+    path: Path,
+    config: TrainConfig,
+    metrics: Mapping[str, float],
+    figures: Sequence[Figure],
+    *,
+    data: str,
+    environment: Mapping[str, Any],
+    left_out: Sequence[str],
+) -> None:
+    """Write the page; every text is escaped and every picture is inside it."""
+    title = f"{config.model} · {task_of(config)}"
+    test = {k: v for k, v in metrics.items() if k.startswith("test/")}
+    cards = "".join(
+        f'<div class="card"><b>{value:.4f}</b><span>{html.escape(key)}</span></div>'
+        for key, value in list(test.items())[:8]
+    )
+    rows = "".join(
+        f"<tr><td>{html.escape(key)}</td><td>{_number(value)}</td></tr>"
+        for key, value in metrics.items()
+    )
+    pictures = "".join(_figure(figure) for figure in figures)
+    skipped = ""
+    if left_out:
+        lines = html.escape("\n".join(left_out))
+        skipped = f"<h2>Left out: {len(left_out)} damaged pictures</h2><pre>{lines}</pre>"
+    settings = html.escape(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+    machine = html.escape(json.dumps(environment, indent=2, ensure_ascii=False))
+    write_text(
+        path,
+        f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>
+<body><main><h1>{html.escape(title)}</h1>
+<p class="sub">{html.escape(str(config.data.root or "built-in data"))}, seed {config.seed}</p>
+<div class="cards">{cards}</div>
+<h2>Data</h2><pre>{html.escape(data)}</pre>{skipped}
+{pictures}
+<h2>Numbers</h2><table><tr><th>name</th><th>value</th></tr>{rows}</table>
+<h2>Settings</h2><pre>{settings}</pre>
+<h2>Machine</h2><pre>{machine}</pre>
+</main></body></html>
+""",
+    )
+
+
+def _figure(figure: Figure) -> str:
+    data = base64.b64encode(figure.path.read_bytes()).decode()
+    title, caption = html.escape(figure.title), html.escape(figure.caption)
+    image = f'<img src="data:image/png;base64,{data}" alt="{title}">'
+    return f"<h2>{title}</h2><figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4f}"

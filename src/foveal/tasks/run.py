@@ -1,0 +1,183 @@
+"""The run folder: what a training leaves behind, and how it is read again."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from foveal.config import TrainConfig, from_dict, task_of, to_dict
+from foveal.data.transforms import Preprocess
+from foveal.models import create_model
+from foveal.names import nearest
+from foveal.tasks.checkpointing import write_atomically
+
+CONFIG, WEIGHTS, METRICS = "config.yaml", "best.safetensors", "metrics.json"
+# What may change between a run and its continuation without changing its result.
+FREE_TO_CHANGE = {"out", "device", "threads", "tensorboard", "data.workers", "data.root"}
+# Values that a run replaces by what it found.
+RESOLVED_LATER = {"data.image_size": None, "data.layout": "auto"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished (or interrupted) training.
+
+    Attributes:
+        path: the run folder.
+        metrics: final numbers, ``{"test/accuracy": 0.93, ...}``; empty before the end.
+    """
+
+    path: Path
+    metrics: dict[str, float]
+
+    @property
+    def config(self) -> TrainConfig:
+        """The resolved config."""
+        return read_config(self.path)
+
+    def load(self) -> nn.Module:
+        """Return the network with its best weights, as :func:`load` does."""
+        return load(self.path)
+
+
+def open_run(path: str | Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        ValueError: it is none; the message names the nearest sibling that is.
+    """
+    folder = run_folder(path)
+    metrics = folder / METRICS
+    return Run(folder, json.loads(metrics.read_text()) if metrics.exists() else {})
+
+
+def run_folder(path: str | Path) -> Path:
+    """Return the path if it holds a run.
+
+    Raises:
+        ValueError: it does not.
+    """
+    folder = Path(path)
+    if (folder / CONFIG).is_file():
+        return folder
+    if not folder.exists() and folder.parent.is_dir():
+        siblings = [p.name for p in folder.parent.iterdir() if (p / CONFIG).is_file()]
+        close = nearest(folder.name, siblings)
+        hint = f": did you mean {folder.parent / close[0]}?" if close else ""
+        raise ValueError(f"{folder}: there is no such run{hint}")
+    raise ValueError(f"{folder}: this is not a run folder, it has no {CONFIG}")
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """Return the config of a run.
+
+    Raises:
+        ValueError: the file does not hold one.
+    """
+    path = folder / CONFIG
+    try:
+        return from_dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """Write ``config.yaml``, ``task`` first."""
+    text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    write_text(folder / CONFIG, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file atomically."""
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """Return the keys in which two configs would give different results."""
+    a, b = (_flatten(to_dict(config)) for config in (old, new))
+    free = FREE_TO_CHANGE | {key for key, value in RESOLVED_LATER.items() if b[key] == value}
+    return [k for k in sorted(a.keys() | b.keys()) if k not in free and a.get(k) != b.get(k)]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def save_weights(
+    path: Path, model: nn.Module, config: TrainConfig, classes: Sequence[str], pre: Preprocess
+) -> None:
+    """Write a network's weights with all that is needed to use them."""
+    metadata = {
+        "task": task_of(config),
+        "model": config.model,
+        "model_args": json.dumps(dict(config.model_args)),
+        "classes": json.dumps(list(classes), ensure_ascii=False),
+        "preprocess": json.dumps(pre.to_dict()),
+    }
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    write_atomically(path, lambda file: save_file(state, file, metadata))
+
+
+def load(run: str | Path | Run) -> nn.Module:
+    """Return a run's network with its best weights, on the CPU, in eval mode.
+
+    The network has ``.classes`` (tuple of names) and ``.preprocess`` (PIL image -> [C, H, W]).
+
+    Args:
+        run: a run folder, or what :func:`foveal.train` returned.
+
+    Raises:
+        ValueError: no run there, or one that has no weights yet.
+
+    Example:
+        >>> import foveal
+        >>> model = foveal.load("runs/demo")                              # doctest: +SKIP
+        >>> logits = model(model.preprocess(image)[None])                 # doctest: +SKIP
+        >>> model.classes[logits.argmax()]                                # doctest: +SKIP
+        'Sandal'
+    """
+    folder = run_folder(run.path if isinstance(run, Run) else run)
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise ValueError(f"{folder}: this run has no {WEIGHTS} yet: go on with it by --resume")
+    config = read_config(folder)
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    classes = tuple(json.loads(metadata["classes"]))
+    model = build_model(dataclasses.replace(config, pretrained=False, checkpoint=None), len(classes))
+    model.load_state_dict(load_file(path))
+    model.classes = classes  # type: ignore[assignment]
+    model.preprocess = Preprocess.from_dict(  # type: ignore[assignment]
+        json.loads(metadata["preprocess"])
+    )
+    model.metadata = metadata  # type: ignore[assignment]
+    return model.eval()
+
+
+def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
+    """Return the network that a config describes, with the starting weights it asks for."""
+    return create_model(
+        config.model,
+        pretrained=config.pretrained,
+        num_classes=num_classes,
+        checkpoint_path=config.checkpoint or "",
+        **config.model_args,
+    )

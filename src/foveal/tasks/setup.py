@@ -1,0 +1,78 @@
+"""What a task brings to a run beside its training: data, network, pictures for the report."""
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.utils.data import DataLoader
+
+from foveal.config import TrainConfig
+from foveal.data.sampling import BatchSampler
+from foveal.data.transforms import Preprocess
+from foveal.tasks.report import Figure
+from foveal.tasks.task import Task
+
+
+class Setup(ABC):
+    """Everything of a run that depends on its task.
+
+    Subclasses read the data in ``__init__`` and set these attributes; ``tasks/training.py``,
+    ``evaluation.py`` and ``prediction.py`` need nothing else.
+
+    Attributes:
+        config: the config with every value resolved.
+        classes: names, in the order of the network's outputs.
+        model: the network.
+        preprocess: what the network wants to see.
+        origins: where each split's pictures come from, one phrase each.
+        left_out: one complaint for each damaged picture that was left out.
+    """
+
+    config: TrainConfig
+    classes: tuple[str, ...]
+    model: nn.Module
+    preprocess: Preprocess
+    origins: dict[str, str]
+    left_out: list[str]
+
+    @abstractmethod
+    def size(self, split: str) -> int:
+        """Return the number of pictures of a split."""
+
+    @abstractmethod
+    def loader(
+        self, split: str, batches: BatchSampler, *, augmented: bool = False
+    ) -> DataLoader[Any]:
+        """Return batches of a split."""
+
+    @abstractmethod
+    def task(self, *, training: bool = True) -> Task:
+        """Return :attr:`model` with its loss and scores, ready to train or only to evaluate."""
+
+    @abstractmethod
+    def figures(self, task: Task, folder: Path) -> list[Figure]:
+        """Draw the tested task's pictures into a folder."""
+
+    def batches(self, split: str, *, shuffle: bool = False) -> BatchSampler:
+        """Return this process's batches of a split."""
+        return BatchSampler(
+            self.size(split),
+            self.config.data.batch_size,
+            shuffle=shuffle,
+            seed=self.config.seed,
+            rank=int(os.environ.get("RANK", "0")),
+            world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        )
+
+    def evaluation_loader(self, split: str) -> DataLoader[Any]:
+        """Return a split in order, nothing random, nothing padded."""
+        return self.loader(split, self.batches(split))
+
+    def describe(self) -> str:
+        """Say what the data is, one line per split."""
+        return "\n".join(
+            f"{split:5s} {self.size(split):7,d} pictures: {origin}"
+            for split, origin in self.origins.items()
+        )

@@ -1,0 +1,256 @@
+"""What every task's training has in common, as a LightningModule."""
+
+import math
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from torchmetrics import Metric
+
+from foveal.config import TrainConfig
+from foveal.data.sampling import BatchSampler, seed_torch
+
+POLY_POWER = {"poly": 0.9, "linear": 1.0}
+
+
+class Task(LightningModule):
+    """A network, its loss, its optimisation and its scores.
+
+    Subclasses define :meth:`training_loss`, :meth:`update_scores` and set ``scores``.
+
+    Args:
+        config: the run.
+        model: the network.
+        loss: training loss.
+        scores: metric whose ``compute`` returns ``{name: fraction}``.
+        monitor: name of the score, larger is better, by which the best weights are chosen.
+        batches: sampler of the training batches; None where nothing is trained.
+        loader: loader of those batches.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        loss: nn.Module,
+        scores: Metric,
+        *,
+        monitor: str,
+        batches: BatchSampler | None = None,
+        loader: DataLoader[Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.monitor = config, monitor
+        self.batches, self.loader = batches, loader
+        self.model, self.loss, self.scores = model, loss, scores
+        self.average = (
+            AveragedModel(model, multi_avg_fn=self._average_weights, use_buffers=True)
+            if config.ema
+            else None
+        )
+        if config.compile:
+            self.model.compile()
+        self.history: list[dict[str, float]] = []
+        self.best_score = -math.inf
+        self.improved = False
+        self.evaluated: dict[str, float] = {}
+        self._loss_sum = torch.zeros((), dtype=torch.float64)
+        self._loss_count = 0
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The network that is validated, tested and kept: the averaged one with ``ema``."""
+        return self.average.module if self.average is not None else self.model
+
+    def forward(self, x: Tensor) -> Any:
+        """Return the evaluated network's output for pictures [B, C, H, W]."""
+        return self.evaluated_model(x)
+
+    def training_loss(self, batch: Any) -> Tensor:
+        """Return the scalar loss of one batch."""
+        raise NotImplementedError
+
+    def update_scores(self, batch: Any) -> None:
+        """Add one batch to ``scores``."""
+        raise NotImplementedError
+
+    # Optimisation
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one epoch."""
+        assert self.batches is not None
+        return math.ceil(len(self.batches) / self.config.accumulate)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        steps = self.steps_per_epoch * self.config.epochs
+        return steps if self.config.max_steps is None else min(steps, self.config.max_steps)
+
+    def configure_optimizers(self) -> Any:
+        """Return timm's optimiser (biases and norms without weight decay) and schedule."""
+        config = self.config
+        optimizer = create_optimizer_v2(
+            self.model,
+            opt=config.optimizer,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+        )
+        warmup_steps = round(config.warmup_epochs * self.steps_per_epoch)
+        # One "epoch" of timm's factory is one optimiser step here.
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched="poly" if config.schedule in POLY_POWER else config.schedule,
+            num_epochs=self.total_steps,
+            decay_rate=POLY_POWER.get(config.schedule, 1.0),
+            warmup_epochs=min(warmup_steps, self.total_steps // 2),
+            warmup_lr=config.lr / 100,
+            step_on_epochs=False,
+            updates_per_epoch=1,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Set the learning rate of the next step."""
+        scheduler.step_update(self.global_step)
+
+    def _average_weights(
+        self, averages: tuple[Tensor, ...], weights: tuple[Tensor, ...], updates: Tensor
+    ) -> None:
+        # The warm-up lets the average forget the random initial weights.
+        step = self.global_step
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
+        get_ema_multi_avg_fn(decay)(averages, weights, updates)
+
+    # Training
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the loader, set to the batch at which a resumed run goes on.
+
+        Lightning asks for it after it has restored its counters and before it takes the first
+        batch. Its own counters then go on from the same batch.
+        """
+        assert self.batches is not None
+        assert self.loader is not None
+        epoch_loop = self.trainer.fit_loop.epoch_loop
+        done = epoch_loop.batch_progress.current.ready if epoch_loop.restarting else 0
+        self.batches.set_epoch(self.current_epoch, start=done)
+        return self.loader
+
+    def on_train_epoch_start(self) -> None:
+        """Choose the epoch's order of pictures (not called where an epoch is resumed)."""
+        assert self.batches is not None
+        self.batches.set_epoch(self.current_epoch)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make dropout and mixing of this step depend on nothing that came before it."""
+        seed_torch(self.config.seed, self.current_epoch, batch_idx, self.global_rank)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss = self.training_loss(batch)
+        self._loss_sum = self._loss_sum.to(loss.device) + loss.detach().double()
+        self._loss_count += 1
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Update the averaged weights, and end the run after ``max_steps``."""
+        stepped = (batch_idx + 1) % self.config.accumulate == 0
+        if self.average is not None and (stepped or self.trainer.is_last_batch):
+            self.average.update_parameters(self.model)
+        if self.config.max_steps is not None and self.global_step >= self.config.max_steps:
+            self.trainer.should_stop = True
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training has come to its end."""
+        epochs = len(self.history)
+        return epochs > 0 and (epochs == self.config.epochs or self.trainer.should_stop)
+
+    # Evaluation
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Score one batch."""
+        self.update_scores(batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Score one batch."""
+        self.update_scores(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute ``val/...``."""
+        self._finish_scores("val/")
+
+    def on_test_epoch_end(self) -> None:
+        """Compute ``test/...``."""
+        self._finish_scores("test/")
+
+    def _finish_scores(self, prefix: str) -> None:
+        scores: dict[str, float] = self.scores.compute()
+        self.evaluated = {prefix + name: value for name, value in scores.items()}
+        # Every rank holds the same numbers already: the metric's states were gathered.
+        self.log_dict(self.evaluated, rank_zero_only=False, sync_dist=False)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the previous evaluation's pictures."""
+        self.scores.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the previous evaluation's pictures."""
+        self.scores.reset()
+
+    # Records
+
+    def on_train_epoch_end(self) -> None:
+        """Add a line to the history and see whether these weights are the best so far."""
+        loss = self._mean_loss()
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the training loss became {loss} in epoch {self.current_epoch + 1}: "
+                f"try a lower --lr than {self.config.lr:g}, --clip_grad 1 or --amp no"
+            )
+        score = self.evaluated[f"val/{self.monitor}"]
+        self.improved = score > self.best_score or not self.history
+        self.best_score = max(score, self.best_score)
+        self.history.append(
+            {
+                "epoch": self.current_epoch + 1,
+                "step": self.global_step,
+                "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+                "train/loss": loss,
+                **self.evaluated,
+            }
+        )
+
+    def _mean_loss(self) -> float:
+        mean = self._loss_sum / max(self._loss_count, 1)
+        if self.trainer.world_size > 1:
+            mean = self.all_gather(mean).mean()
+        self._loss_sum, self._loss_count = torch.zeros((), dtype=torch.float64), 0
+        return mean.item()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the records, so that a resumed run has the whole history."""
+        checkpoint["foveal"] = {
+            "history": self.history,
+            "best_score": self.best_score,
+            "loss_sum": self._loss_sum,
+            "loss_count": self._loss_count,
+            "finished": self.finished,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the records."""
+        records = checkpoint["foveal"]
+        self.history, self.best_score = records["history"], records["best_score"]
+        self._loss_sum, self._loss_count = records["loss_sum"], records["loss_count"]

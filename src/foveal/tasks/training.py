@@ -1,0 +1,266 @@
+"""``foveal.train``: from a config to a run folder."""
+
+import csv
+import io
+import json
+import logging
+import os
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from safetensors.torch import load_file
+
+from foveal.config import TrainConfig, task_of
+from foveal.tasks import make_setup
+from foveal.tasks.checkpointing import LAST, AtomicCheckpointIO, RunInterrupted, SaveRun
+from foveal.tasks.hardware import environment, trainer_arguments
+from foveal.tasks.progress import progress_callbacks
+from foveal.tasks.report import draw_curves, write_report
+from foveal.tasks.run import (
+    CONFIG,
+    METRICS,
+    WEIGHTS,
+    Run,
+    differences,
+    open_run,
+    read_config,
+    save_weights,
+    write_config,
+    write_json,
+    write_text,
+)
+from foveal.tasks.setup import Setup
+from foveal.tasks.task import Task
+
+
+def train(config: TrainConfig, *, resume: bool = False) -> Run:
+    """Train, validate after each epoch, test the best weights, and leave a run folder.
+
+    Args:
+        config: what to do; see :mod:`foveal.config`.
+        resume: go on with the run in ``config.out`` if there is one; a finished one is returned
+            as it is. On a CPU the result is bit for bit that of an uninterrupted run.
+
+    Returns:
+        The run: ``.path``, ``.metrics``, ``.load()``.
+
+    Raises:
+        ValueError: the config, the data or the folder do not fit; one sentence says what would.
+        RunInterrupted: Ctrl-C or SIGTERM; the state is saved in ``last.ckpt``.
+
+    Example:
+        >>> import foveal
+        >>> run = foveal.train(foveal.ClassifyConfig(epochs=4, out="runs/first"))  # doctest: +SKIP
+        >>> run.metrics["test/accuracy"]                                           # doctest: +SKIP
+        0.861
+    """
+    arguments = trainer_arguments(config)
+    main_process = os.environ.get("RANK", "0") == "0"
+    folder = _folder(config)
+    going_on = resume and (folder / CONFIG).exists()
+    if going_on:
+        _check_same_run(folder, config)
+        if (folder / METRICS).exists():
+            print(f"{folder}: this run is finished")
+            return open_run(folder)
+    elif main_process:
+        _check_unused(folder)
+    silence_lightning()
+    seed_everything(config.seed, verbose=False)
+    setup = make_setup(config)
+    if main_process and not going_on:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_config(folder, setup.config)
+        write_json(folder / "classes.json", list(setup.classes))
+    if main_process:
+        write_json(folder / "env.json", environment())
+        print(setup.describe(), flush=True)
+        _report_left_out(folder, setup)
+    return _Training(setup, folder, arguments).run()
+
+
+class _Training:
+    """One process's part of a run."""
+
+    def __init__(self, setup: Setup, folder: Path, arguments: dict[str, object]) -> None:
+        self.setup, self.folder = setup, folder
+        self.config = setup.config
+        self.save = SaveRun(folder, self._after_epoch)
+        self.start = time.monotonic()
+        callbacks: list[Callback] = [self.save, *progress_callbacks()]
+        self.task: Task = setup.task()
+        if self.config.early_stopping:
+            callbacks.append(
+                EarlyStopping(
+                    f"val/{self.task.monitor}", patience=self.config.early_stopping, mode="max"
+                )
+            )
+        loggers: list[Logger] = []
+        if self.config.tensorboard:
+            loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+        self.trainer = Trainer(
+            **arguments,  # type: ignore[arg-type]
+            max_epochs=self.config.epochs,
+            accumulate_grad_batches=self.config.accumulate,
+            gradient_clip_val=self.config.clip_grad or None,
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=folder,
+            enable_model_summary=False,
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        if self.config.channels_last:
+            self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run(self) -> Run:
+        """Train from the start or from the saved state, test, and write the results."""
+        with warnings.catch_warnings():
+            silence_lightning()
+            self._fit()
+            scores = self._test()
+        if self.trainer.is_global_zero:
+            self._write_results(scores)
+        self.trainer.strategy.barrier()
+        return open_run(self.folder)
+
+    def _fit(self) -> None:
+        checkpoint = self.folder / LAST
+        records = None
+        if checkpoint.exists():
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+            records = state["foveal"]
+            if records["finished"]:
+                self.task.history = records["history"]
+                return
+        try:
+            self.trainer.fit(
+                self.task,
+                val_dataloaders=self.setup.evaluation_loader("val"),
+                ckpt_path=checkpoint if records else None,
+                weights_only=True,
+            )
+        except RunInterrupted as interruption:
+            raise RunInterrupted(f"{interruption}; {self._how_to_go_on()}") from None
+        except SystemExit:
+            raise RunInterrupted(f"stopped at once; {self._how_to_go_on()}") from None
+
+    def _how_to_go_on(self) -> str:
+        saved = (self.folder / LAST).exists()
+        config = self.folder / CONFIG
+        command = f"foveal train --config {config} --out {self.folder} --resume"
+        return f"{'its state is saved, ' if saved else ''}go on with: {command}"
+
+    def _after_epoch(self, task: Task) -> None:
+        if task.improved:
+            save_weights(
+                self.folder / WEIGHTS,
+                task.evaluated_model,
+                self.config,
+                self.setup.classes,
+                self.setup.preprocess,
+            )
+        write_text(self.folder / "metrics.csv", _csv(task.history))
+        row = task.history[-1]
+        scores = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k.startswith(("train", "val")))
+        best = "  (best so far)" if task.improved else ""
+        elapsed = time.monotonic() - self.start
+        print(
+            f"epoch {row['epoch']}/{self.config.epochs}  {scores}  {elapsed:.0f} s{best}",
+            flush=True,
+        )
+
+    def _test(self) -> dict[str, float]:
+        self.trainer.strategy.barrier()
+        self.task.evaluated_model.load_state_dict(load_file(self.folder / WEIGHTS))
+        loader = self.setup.evaluation_loader("test")
+        self.trainer.test(self.task, loader, verbose=False, weights_only=True)
+        return self.task.evaluated
+
+    def _write_results(self, scores: dict[str, float]) -> None:
+        history = self.task.history
+        best = max(history, key=lambda row: row[f"val/{self.task.monitor}"])
+        validation = {key: value for key, value in best.items() if key.startswith("val/")}
+        metrics = {**scores, **validation, "epoch": best["epoch"]}
+        figures_folder = self.folder / "figures"
+        figures_folder.mkdir(exist_ok=True)
+        figures = [draw_curves(history, figures_folder)]
+        figures += self.setup.figures(self.task, figures_folder)
+        environment_record = json.loads((self.folder / "env.json").read_text())
+        write_report(
+            self.folder / "report.html",
+            self.config,
+            metrics,
+            figures,
+            data=self.setup.describe(),
+            environment=environment_record,
+            left_out=self.setup.left_out,
+        )
+        # Last: a folder with metrics.json is a finished run.
+        write_json(self.folder / METRICS, metrics)
+        print("  ".join(f"{key} {value:.4f}" for key, value in scores.items()))
+        print(f"report: {self.folder / 'report.html'}", flush=True)
+
+
+def _folder(config: TrainConfig) -> Path:
+    if config.out is not None:
+        return Path(config.out)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("a run of several processes needs --out, so that all use one folder")
+    return Path("runs") / time.strftime(f"{task_of(config)}-%Y%m%d-%H%M%S")
+
+
+def _check_unused(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder}: this is a file, it must be a folder")
+    if (folder / CONFIG).exists():
+        raise ValueError(
+            f"--out {folder} already holds a run: choose another folder, or go on with it by --resume"
+        )
+
+
+def _check_same_run(folder: Path, config: TrainConfig) -> None:
+    changed = differences(read_config(folder), config)
+    if changed:
+        raise ValueError(
+            f"--resume: the run in {folder} has another {', '.join(changed)}: "
+            "leave them as they were, or choose another --out"
+        )
+
+
+def _report_left_out(folder: Path, setup: Setup) -> None:
+    if setup.left_out:
+        write_text(folder / "skipped.txt", "\n".join(setup.left_out) + "\n")
+        print(f"{len(setup.left_out)} damaged pictures left out, listed in {folder}/skipped.txt")
+
+
+def _csv(rows: list[dict[str, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def silence_lightning() -> None:
+    """Silence Lightning's advice that does not apply here; each line says why."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # devices found, tips, limits reached
+    for message in (
+        ".*does not have many workers.*",  # the number of workers is the user's choice
+        ".*ended before the epoch ended.*",  # our sampler goes on at the right batch
+        ".*model\\(s\\) in eval mode at the start.*",  # frozen parts are meant to be
+        ".*module\\(s\\) in eval mode at the start.*",
+        ".*smaller than the logging interval.*",  # we log epochs
+        ".*no logger configured.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 with torch 2.14
+        ".*srun.*available on your system.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,109 @@
+"""Samples do not depend on workers, order or what was read before."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foveal.config import AugmentConfig
+from foveal.data.loading import (
+    PictureSubset,
+    TransformedPictures,
+    leave_out_damaged,
+    make_loader,
+)
+from foveal.data.pictures import DamagedPictureError
+from foveal.data.sampling import BatchSampler
+from foveal.data.transforms import Preprocess, TrainTransform
+
+
+class Noise:
+    """Ten random pictures; those in ``damaged`` do not open."""
+
+    def __init__(self, damaged=()):
+        rng = np.random.default_rng(0)
+        self.arrays = rng.integers(0, 256, (10, 12, 16, 3), dtype=np.uint8)
+        self.targets = np.arange(10) % 3
+        self.damaged = damaged
+
+    def __len__(self):
+        return 10
+
+    def load(self, index):
+        if index in self.damaged:
+            raise DamagedPictureError(self.name(index), "truncated")
+        return Image.fromarray(self.arrays[index])
+
+    def name(self, index):
+        return f"noise/{index}.png"
+
+
+def augmented(seed=0):
+    augment = AugmentConfig(min_scale=0.3, randaugment=9, erasing=0.5, color_jitter=0.2)
+    return TransformedPictures(Noise(), TrainTransform(Preprocess(8), augment), seed)
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_only():
+    data = augmented()
+    first = data[(2, 5)][0]
+    data[(0, 1)]
+    torch.rand(7)
+    assert torch.equal(data[(2, 5)][0], first)
+    assert not torch.equal(data[(3, 5)][0], first)
+    assert not torch.equal(augmented(seed=1)[(2, 5)][0], first)
+
+
+def test_reading_a_sample_leaves_the_global_random_state_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    augmented()[(0, 0)]
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_change_nothing(workers):
+    def batches(n):
+        sampler = BatchSampler(10, 3, shuffle=True, seed=4)
+        state = torch.random.get_rng_state()
+        result = list(make_loader(augmented(), sampler, workers=n))
+        assert torch.equal(torch.random.get_rng_state(), state)
+        return result
+
+    for alone, helped in zip(batches(0), batches(workers), strict=True):
+        for a, b in zip(alone, helped, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_subset_keeps_pictures_and_labels_together():
+    subset = PictureSubset(Noise(), [7, 2])
+    assert len(subset) == 2
+    assert subset.targets.tolist() == [1, 2]
+    assert subset.name(0) == "noise/7.png"
+    assert np.array_equal(np.asarray(subset.load(1)), Noise().arrays[2])
+
+
+def test_damaged_pictures_are_left_out_and_named():
+    seen = []
+    sound = leave_out_damaged(Noise(damaged=(0, 4)), lambda done, total: seen.append((done, total)))
+    assert len(sound.pictures) == 8
+    assert sound.pictures.name(0) == "noise/1.png"
+    assert sound.damaged == ("noise/0.png: truncated", "noise/4.png: truncated")
+    assert seen[-1] == (10, 10)
+
+
+def test_nothing_is_copied_where_all_is_sound():
+    pictures = Noise()
+    assert leave_out_damaged(pictures).pictures is pictures
+
+
+def test_no_sound_picture_at_all_is_an_error():
+    with pytest.raises(ValueError, match="none of the 10 pictures opens; the first: noise/0.png"):
+        leave_out_damaged(Noise(damaged=range(10)))
+
+
+def test_a_damaged_picture_stops_the_loader_with_its_path():
+    data = TransformedPictures(Noise(damaged=(1,)), Preprocess(8))
+    loader = make_loader(data, BatchSampler(10, 5, shuffle=False), workers=1)
+    with pytest.raises(ValueError, match=r"noise/1\.png: truncated"):
+        list(loader)

@@ -1,0 +1,95 @@
+"""Scores against values by hand, torchmetrics and scikit-learn's definitions."""
+
+import math
+
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from foveal.metrics import ClassificationScores, MultiLabelScores, expected_calibration_error
+from foveal.metrics.classification import exact_mean
+
+
+def scored(logits, target, order=None, batch=3):
+    scores = ClassificationScores()
+    order = torch.arange(len(target)) if order is None else order
+    for part in order.split(batch):
+        scores.update(part, logits[part], target[part])
+    return scores
+
+
+def test_four_pictures_by_hand():
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.6, 0.3, 0.1]])
+    target = torch.tensor([0, 1, 2, 2])
+    result = scored(p.log(), target).compute()
+    assert result["accuracy"] == 0.5
+    assert result["accuracy_top5"] == 1.0
+    expected = -(math.log(0.7) + math.log(0.3) + math.log(0.8) + math.log(0.1)) / 4
+    assert result["nll"] == pytest.approx(expected, rel=1e-6)
+    # each picture falls in a bin of its own, so the gaps add up without cancelling
+    assert result["ece"] == pytest.approx((0.3 + 0.5 + 0.2 + 0.6) / 4, rel=1e-6)
+
+
+def test_top5_counts_the_targets_rank():
+    logits = torch.arange(8.0).repeat(8, 1)
+    result = scored(logits, torch.arange(8)).compute()
+    assert result["accuracy"] == 1 / 8
+    assert result["accuracy_top5"] == 5 / 8
+
+
+def test_scores_do_not_depend_on_order_or_batches():
+    torch.manual_seed(0)
+    logits, target = torch.randn(101, 7) * 3, torch.randint(7, (101,))
+    first = scored(logits, target, batch=101).compute()
+    shuffled = scored(logits, target, torch.randperm(101), batch=4).compute()
+    assert first == shuffled  # to the last digit
+
+
+def test_calibration_error_agrees_with_torchmetrics():
+    torch.manual_seed(1)
+    logits, target = torch.randn(500, 10) * 2, torch.randint(10, (500,))
+    p = logits.softmax(1)
+    confidence, prediction = p.max(1)
+    ours = expected_calibration_error(confidence, (prediction == target).float())
+    theirs = multiclass_calibration_error(p, target, 10, n_bins=15, norm="l1")
+    assert ours == pytest.approx(theirs.item(), abs=1e-5)
+
+
+def test_perfect_and_worst_calibration():
+    ones = torch.ones(4)
+    assert expected_calibration_error(ones, ones) == 0
+    assert expected_calibration_error(ones, 0 * ones) == 1
+    assert math.isnan(expected_calibration_error(torch.empty(0), torch.empty(0)))
+
+
+def test_exact_mean_is_the_rounded_true_mean():
+    values = torch.tensor([1e16, 1.0, -1e16, 1.0], dtype=torch.float64)
+    assert exact_mean(values) == 0.5  # any running sum loses one of the ones
+
+
+def test_confusion_counts_rows_as_truth():
+    logits = torch.eye(3)[[1, 1, 2, 0]]
+    counts = scored(logits, torch.tensor([0, 1, 2, 0])).confusion(3)
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_multi_label_by_hand():
+    scores = MultiLabelScores(3)
+    logits = torch.tensor([[2.0, -1.0, 0.5], [-2.0, 3.0, 0.5], [1.0, -3.0, -0.5]])
+    target = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    scores.update(torch.arange(3), logits, target)
+    result = scores.compute()
+    # class 0: positives ranked first; class 1 likewise; class 2 has no positive and is left out
+    assert result["map"] == 1.0
+    right = [1, 1, 0, 1, 1, 0, 0, 1, 1]
+    assert result["accuracy"] == pytest.approx(sum(right) / 9)
+    sign = torch.where(target > 0, -logits, logits).double()
+    assert result["nll"] == pytest.approx(sign.exp().log1p().mean().item(), rel=1e-6)
+
+
+def test_multi_label_average_precision_of_a_mixed_ranking():
+    scores = MultiLabelScores(2)
+    logits = torch.tensor([[4.0, 1.0], [3.0, 2.0], [2.0, 3.0], [1.0, 4.0]])
+    target = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    scores.update(torch.tensor([3, 2, 1, 0]), logits, target)
+    assert scores.compute()["map"] == pytest.approx(((1 / 1 + 2 / 3) / 2 + 1) / 2)

@@ -1,0 +1,98 @@
+"""Configs as values: round trips and one-sentence errors."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from foveal.config import ClassifyConfig, DataConfig, from_dict, task_of, to_dict
+from foveal.recipes import RECIPES
+
+
+def test_round_trip_of_a_changed_config():
+    config = ClassifyConfig(data=DataConfig(root="x y", batch_size=3), lr=1e-4, ema=True)
+    values = to_dict(config)
+    assert values["task"] == "classify"
+    assert list(values)[0] == "task"
+    assert from_dict(values) == config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_returns_a_config_that_survives_yaml(name):
+    import yaml
+
+    config = RECIPES[name]()
+    assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "has no 'task': it must be one of classify"),
+        ({"task": "clasify"}, "unknown task 'clasify': did you mean 'classify'?"),
+        ({"task": "classify", "epoch": 3}, "unknown config key 'epoch': did you mean 'epochs'?"),
+        (
+            {"task": "classify", "data": {"rot": "x"}},
+            "unknown config key 'data.rot': did you mean 'data.root'?",
+        ),
+        ({"task": "classify", "data": 3}, "'data' must hold keys, not 3"),
+        ({"task": "classify", "epochs": "many"}, "'epochs' must be int, not 'many'"),
+        ({"task": "classify", "epochs": True}, "'epochs' must be int, not True"),
+        ({"task": "classify", "amp": "fp8"}, "'amp' must be no or bf16 or fp16, not 'fp8'"),
+        ({"task": "classify", "max_steps": 1.5}, "'max_steps' must be int"),
+    ],
+)
+def test_wrong_values_name_the_key_and_what_would_be_right(values, message):
+    with pytest.raises(ValueError, match=".") as error:
+        from_dict(values)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_bare_no_in_yaml_is_the_word():
+    assert from_dict({"task": "classify", "amp": False}).amp == "no"
+
+
+def test_model_args_keep_their_types():
+    args = {"stem_stride": 1, "drop_rate": 0.5, "flag": True, "name": "x"}
+    config = from_dict({"task": "classify", "model_args": args})
+    assert {k: type(v) for k, v in config.model_args.items()} == {
+        "stem_stride": int,
+        "drop_rate": float,
+        "flag": bool,
+        "name": str,
+    }
+
+
+def test_whole_numbers_are_accepted_where_a_float_is_wanted():
+    config = from_dict({"task": "classify", "lr": 1})
+    assert config.lr == 1.0
+    assert isinstance(config.lr, float)
+
+
+def test_only_task_configs_have_a_task():
+    with pytest.raises(TypeError, match="must be a ClassifyConfig, not DataConfig"):
+        task_of(DataConfig())
+
+
+def test_every_field_is_documented():
+    for config_class in (ClassifyConfig, *ClassifyConfig.__mro__[1:-1], DataConfig):
+        own = config_class.__dict__.get("__annotations__", {})
+        missing = [name for name in own if f"\n        {name}: " not in config_class.__doc__]
+        assert missing == []
+
+
+def test_config_and_recipes_import_the_standard_library_only():
+    code = (
+        "import sys, foveal.config, foveal.recipes\n"
+        "heavy = {'torch', 'timm', 'lightning', 'jsonargparse', 'numpy', 'yaml'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ClassifyConfig().lr = 1.0
