@@ -163,11 +163,14 @@ class Task(LightningModule):
         self._loss_count += 1
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Update the averaged weights, and end the run after ``max_steps``."""
-        stepped = (batch_idx + 1) % self.config.accumulate == 0
-        if self.average is not None and (stepped or self.trainer.is_last_batch):
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Update the weights and their average: one state, whenever it is saved."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
             self.average.update_parameters(self.model)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """End the run after ``max_steps``."""
         if self.config.max_steps is not None and self.global_step >= self.config.max_steps:
             self.trainer.should_stop = True
 
