@@ -34,7 +34,7 @@ def read(root: Path) -> Found:
     if len(folders) > 1:
         raise ValueError(f"{root}: holds CIFAR-10 and CIFAR-100: choose {folders[0]} as data.root")
     folder = folders[0]
-    batches = sorted(folder.glob("data_batch_*"), key=lambda path: (len(path.name), path.name))
+    batches = _batches(folder)
     fine = not batches
     train = [folder / "train"] if fine else batches
     test = folder / ("test" if fine else "test_batch")
@@ -55,10 +55,15 @@ def read(root: Path) -> Found:
 
 
 def _folders(root: Path) -> list[Path]:
-    if any(root.glob("data_batch_*")) or all((root / n).is_file() for n in ("train", "meta")):
+    if _batches(root) or all((root / n).is_file() for n in ("train", "meta")):
         return [root]
     named = (root / "cifar-10-batches-py", root / "cifar-100-python")
     return [folder for folder in named if folder.is_dir() and _folders(folder)]
+
+
+def _batches(folder: Path) -> list[Path]:
+    numbered = {path.name.rpartition("_")[2]: path for path in folder.glob("data_batch_*")}
+    return [numbered[n] for n in sorted((n for n in numbered if n.isdecimal()), key=int)]
 
 
 def _class_names(meta: Path, fine: bool) -> tuple[tuple[str, ...], list[str]]:

@@ -113,6 +113,8 @@ def find_classification(
         name = detect(path) if layout == "auto" else layout
         if name not in known:
             raise ValueError(wrong_task(path, name, "classify"))
+    if path is not None and path.is_file() and name not in ("csv", "usps"):
+        raise ValueError(f"{path}: the {LAYOUTS[name].title} layout is a folder, not a file")
     if multi_label and name != "csv":
         raise ValueError(
             f"{path or name}: the {LAYOUTS[name].title} layout has one class a picture: "

@@ -112,7 +112,7 @@ def read_array(path: Path, ndim: int) -> NDArray[np.uint8]:
                 )
             shape = np.frombuffer(header[4:], dtype=">u4").tolist()
             size = math.prod(shape)
-            content = file.read(size + 1)  # one more, to notice what the header does not promise
+            content = _read_up_to(file, size + 1)  # one more than the header promises
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: damaged gzip file ({error})") from error
     if len(content) != size:
@@ -122,6 +122,14 @@ def read_array(path: Path, ndim: int) -> NDArray[np.uint8]:
             f"it holds {held}"
         )
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def _read_up_to(file: IO[bytes], size: int) -> bytearray:
+    """Read in blocks, so that a damaged header that promises terabytes allocates none of them."""
+    content = bytearray()
+    while block := file.read(min(size - len(content), 1 << 24)):
+        content += block
+    return content
 
 
 def _folders(root: Path) -> list[Path]:

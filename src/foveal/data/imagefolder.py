@@ -1,6 +1,7 @@
 """A folder for each class, below ``train/``, ``val/`` and ``test/`` or without such a division."""
 
 import csv
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,16 +61,16 @@ def read(root: Path) -> Found:
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the visible folders directly in a folder, sorted by name."""
-    return sorted(child for child in folder.iterdir() if is_visible(child.name) and child.is_dir())
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if is_visible(entry.name) and entry.is_dir())
+    return [folder / name for name in names]
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """Return the pictures directly in a folder, sorted by name."""
-    return sorted(
-        child
-        for child in folder.iterdir()
-        if is_visible(child.name) and is_picture_name(child.name) and child.is_file()
-    )
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.is_dir())
+    return [folder / name for name in names if is_visible(name) and is_picture_name(name)]
 
 
 class _ClassFolders:
@@ -145,6 +146,8 @@ def _read_table(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        if any(None in row.values() for row in rows):
+            raise ValueError("a line has fewer columns")
         by_index = {int(row["index"]): (row["wnid"], row["name"]) for row in rows}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: must have the columns index, wnid and name ({error})") from error

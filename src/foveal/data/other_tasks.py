@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from foveal.data.imagefolder import pictures_in, subfolders
-from foveal.data.pictures import is_picture_name, walk
+from foveal.data.pictures import walk
 from foveal.data.splits import split_called
 
 _IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "pictures"))
@@ -82,10 +82,16 @@ def is_pairs(root: Path) -> bool:
 
 
 def is_masks(root: Path) -> bool:
-    """Label masks alone: up to 24 pictures spread over the folder all look like masks."""
-    pictures = [path for path in walk(root) if is_picture_name(path.name)]
-    spread = pictures[:: max(1, len(pictures) // 24)][:24]
-    return bool(spread) and all(_looks_like_mask(path) for path in spread)
+    """Label masks alone: pictures spread over the folders of three levels all look like masks."""
+    below = subfolders(root)
+    levels = [[root], below, [inner for folder in below for inner in subfolders(folder)]]
+    pictures = [
+        path
+        for level in levels
+        for folder in _spread(level, 12)
+        for path in _spread(pictures_in(folder), 4)
+    ]
+    return bool(pictures) and all(_looks_like_mask(path) for path in pictures)
 
 
 def is_domains(root: Path) -> bool:
@@ -98,10 +104,18 @@ def domains(root: Path) -> list[Path]:
     folders = subfolders(root)
     if len(folders) < 2 or any(split_called(folder.name) for folder in folders):
         return []
-    classes = [_class_names(folder) for folder in folders]
+    classes = []
+    for folder in folders:
+        classes.append(_class_names(folder))
+        if not classes[-1]:
+            return []
     common, together = set.intersection(*classes), set.union(*classes)
     alike = len(common) >= 2 and 2 * len(common) >= len(together)
     return folders if alike else []
+
+
+def _spread(paths: list[Path], most: int) -> list[Path]:
+    return paths[:: -(-len(paths) // most) or 1]
 
 
 def _has(root: Path, *folders: str) -> bool:
@@ -129,7 +143,7 @@ def _class_names(domain: Path) -> set[str]:
     inner = subfolders(domain)
     if [folder.name for folder in inner] == ["images"]:  # Office-31
         inner = subfolders(inner[0])
-    if pictures_in(domain):
+    if not inner or pictures_in(domain):
         return set()
     return {folder.name for folder in inner if pictures_in(folder)}
 

@@ -18,6 +18,8 @@ _JPEG_PNG = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng")
 _OTHERS = (".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
 IMAGE_SUFFIXES = frozenset({*_JPEG_PNG, *_OTHERS})
 
+# Only these decoders: Pillow hands a PostScript file, whatever its name, to an interpreter.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # left behind by desktop systems
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _ORIENTATION_TAG = 0x0112
@@ -75,7 +77,7 @@ def decode(path: str | os.PathLike[str]) -> tuple[Image.Image, str]:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise DamagedPictureError(path, "the file is empty")
-            with Image.open(file) as stored:
+            with Image.open(file, formats=_FORMATS) as stored:
                 _refuse_bomb(path, stored.size)
                 stored.load()
                 mode = stored.mode + (", animated" if _is_animated(stored) else "")
@@ -87,7 +89,7 @@ def decode(path: str | os.PathLike[str]) -> tuple[Image.Image, str]:
     except PermissionError as error:
         raise DamagedPictureError(path, "no permission to read it") from error
     except UnidentifiedImageError as error:
-        raise DamagedPictureError(path, "not a picture of a known format") from error
+        raise DamagedPictureError(path, f"not a picture (of {', '.join(_FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DamagedPictureError(path, "too many pixels (a decompression bomb?)") from error
     except MemoryError:
