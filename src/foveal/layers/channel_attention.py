@@ -5,8 +5,8 @@ nearest whole number and at least 1; timm's own default rounds it to multiples o
 """
 
 import torch
-from timm.layers import SEModule
 from timm.layers.cbam import CbamModule
+from timm.layers.squeeze_excite import SEModule
 
 
 class SqueezeExcite(SEModule):
@@ -69,9 +69,7 @@ class CBAM(CbamModule):
         dtype: torch.dtype | None = None,
     ) -> None:
         squeezed = _squeezed(channels, reduction)
-        super().__init__(
-            channels, rd_channels=squeezed, mlp_bias=True, device=device, dtype=dtype
-        )
+        super().__init__(channels, rd_channels=squeezed, mlp_bias=True, device=device, dtype=dtype)
 
 
 def _squeezed(channels: int, reduction: int) -> int:

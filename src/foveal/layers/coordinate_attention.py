@@ -75,7 +75,7 @@ class CoordinateAttention(nn.Module):
         # Joined before the normalisation: its statistics are those of rows and columns together.
         joined = torch.cat([rows, columns], dim=2)  # [B, C, H + W, 1]
         squeezed = F.hardswish(self.bn1(self.conv1(joined)))
-        rows, columns = squeezed.split([x.shape[2], x.shape[3]], dim=2)
+        rows, columns = torch.split(squeezed, [x.shape[2], x.shape[3]], dim=2)
         gate_h = self.conv_h(rows).sigmoid()
         gate_w = self.conv_w(columns.transpose(2, 3)).sigmoid()
         return gate_h, gate_w

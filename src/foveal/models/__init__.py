@@ -172,7 +172,8 @@ def _check_weights(name: str, kw: dict[str, Any]) -> None:
         raise FileNotFoundError(f"there is no file of weights {str(file)!r}")
     if overlay or kw.get("pretrained_cfg"):
         return
-    if not get_pretrained_cfg(name).has_weights:
+    config = get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
         raise ValueError(
             f"there are no published weights for {name!r}: leave pretrained out, or pass "
             "checkpoint_path"

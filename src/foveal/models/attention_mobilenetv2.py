@@ -22,15 +22,7 @@ from timm.models import (
     get_pretrained_cfg,
     register_model,
 )
-from timm.models.efficientnet import (
-    EfficientNet,
-    EfficientNetFeatures,
-    decode_arch_def,
-    pretrained_cfg_for_features,
-    resolve_act_layer,
-    resolve_bn_args,
-    round_channels,
-)
+from timm.models import efficientnet as timm_efficientnet
 from torch import nn
 
 from foveal.layers import create_layer
@@ -38,6 +30,8 @@ from foveal.models.checkpoints import compare
 from foveal.models.stem import build_with_stem
 
 _logger = logging.getLogger(__name__)
+
+efficientnet: Any = timm_efficientnet  # annotated too sparsely for the type checker
 
 # timm's notation for the stages of MobileNetV2; "se1" marks the blocks that get the attention.
 STAGES = [
@@ -56,7 +50,7 @@ def _trunk_cfgs() -> dict[str, Any]:
     """Return the sources of weights: those of timm's plain networks, where it has them."""
     cfgs = {}
     for width in ("050", "075", "100"):
-        plain = get_pretrained_cfg(f"mobilenetv2_{width}")
+        plain: Any = get_pretrained_cfg(f"mobilenetv2_{width}")
         tag = f"trunk_{plain.tag}" if plain.has_weights else "untrained"
         for attention in ("se", "cbam", "coordinate"):
             cfgs[f"mobilenetv2_{width}_{attention}.{tag}"] = dataclasses.replace(plain)
@@ -100,10 +94,6 @@ def init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _initialised(net_class: Callable[..., nn.Module], **kw: Any) -> nn.Module:
-    return net_class(**kw).apply(init_weights)
-
-
 def _create(
     variant: str,
     width: float,
@@ -129,40 +119,45 @@ def _create(
         features_only: return feature maps; ``out_indices`` and ``feature_cls`` as in timm.
         **kw: arguments of timm's ``EfficientNet``, and ``bn_eps`` and ``bn_momentum``.
     """
-    round_chs_fn = partial(round_channels, multiplier=width)
     _check_out_indices(kw.get("out_indices"))
-    wrapped = features_only and ("feature_cls" in kw or "feature_cfg" in kw)
-    net_class, unused = EfficientNet, None
-    if features_only and not wrapped:  # timm's default for this class: no wrapper, plain keys
-        net_class, unused = EfficientNetFeatures, ("num_classes", "num_features", "global_pool")
-    feature_cfg = {"out_indices": tuple(range(_LEVELS)), "flatten_sequential": True}
+    build, build_args = _mode(features_only, kw)
+    round_chs_fn = partial(efficientnet.round_channels, multiplier=width)
+    norm_layer = kw.pop("norm_layer", None)
     network: nn.Module = build_model_with_cfg(
-        partial(
-            build_with_stem,
-            partial(_initialised, net_class),
-            stem_stride,
-            output_stride=output_stride,
-        ),
+        partial(build_with_stem, build, stem_stride, output_stride=output_stride),
         variant,
         pretrained,
-        pretrained_strict=False,  # the filter has checked; the attention's tensors are missing
+        pretrained_strict=False,  # the filter has checked: only the attention's tensors are missing
         pretrained_filter_fn=_trunk_weights,
-        feature_cfg={**feature_cfg, **kw.pop("feature_cfg", {})},
-        features_only=wrapped,
-        kwargs_filter=unused,
-        block_args=decode_arch_def(STAGES),
+        **build_args,
+        block_args=efficientnet.decode_arch_def(STAGES),
         num_features=max(1280, round_chs_fn(1280)),
         stem_size=32,
         round_chs_fn=round_chs_fn,
         se_layer=attention_slot(attention, reduction=reduction),
-        norm_layer=kw.pop("norm_layer", None) or partial(nn.BatchNorm2d, **resolve_bn_args(kw)),
-        act_layer=resolve_act_layer(kw, "relu6"),
+        norm_layer=norm_layer or partial(nn.BatchNorm2d, **efficientnet.resolve_bn_args(kw)),
+        act_layer=efficientnet.resolve_act_layer(kw, "relu6"),
         **kw,
     )
-    if features_only and not wrapped:
-        network.pretrained_cfg = pretrained_cfg_for_features(network.pretrained_cfg)
-        network.default_cfg = network.pretrained_cfg
     return network
+
+
+def _initialised(net_class: Callable[..., nn.Module], **kw: Any) -> nn.Module:
+    return net_class(**kw).apply(init_weights)
+
+
+def _mode(features_only: bool, kw: dict[str, Any]) -> tuple[Callable[..., nn.Module], Any]:
+    """Return the class to build, initialised, and what timm's builder is told about features."""
+    if features_only and not ("feature_cls" in kw or "feature_cfg" in kw):
+        # timm's default for this family: no wrapper, the keys of the whole network.
+        unused = ("num_classes", "num_features", "global_pool")
+        return partial(_initialised, efficientnet.EfficientNetFeatures), {"kwargs_filter": unused}
+    levels = {"out_indices": tuple(range(_LEVELS)), "flatten_sequential": True}
+    feature_cfg = {**levels, **kw.pop("feature_cfg", {})}
+    return (
+        partial(_initialised, efficientnet.EfficientNet),
+        {"features_only": features_only, "feature_cfg": feature_cfg},
+    )
 
 
 def _check_out_indices(out_indices: int | Sequence[int] | None) -> None:
@@ -177,9 +172,7 @@ def _check_out_indices(out_indices: int | Sequence[int] | None) -> None:
         )
 
 
-def _trunk_weights(
-    state: dict[str, torch.Tensor], network: nn.Module
-) -> dict[str, torch.Tensor]:
+def _trunk_weights(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
     """Return the weights that the network has a place for; say which of its tensors are new.
 
     timm adapts the stem to ``in_chans`` and the classifier to ``num_classes`` afterwards.
@@ -187,7 +180,7 @@ def _trunk_weights(
     Raises:
         ValueError: the weights lack a tensor of the trunk, or hold one that it does not have.
     """
-    misfit = compare(network, state)
+    misfit = compare(network.state_dict(), state)
     new = [key for key in misfit.missing if ".se." in key]
     head = ("conv_head.", "bn2.", "classifier.")  # a network for features has none
     wrong = dataclasses.replace(

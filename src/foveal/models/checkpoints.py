@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 # What training scripts put beside the weights and torch's restricted reader does not know.
-_NUMPY_TYPES = "float16 float32 float64 int8 int16 int32 int64 uint8 bool".split()
+_NUMPY_TYPES = ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")
 _ALLOWED: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -45,7 +45,9 @@ def read_checkpoint(path: str | Path) -> Any:
         try:
             return load_file(path)
         except safetensors.SafetensorError as error:
-            raise ValueError(f"{str(path)!r} is not a readable .safetensors file: {error}") from None
+            raise ValueError(
+                f"{str(path)!r} is not a readable .safetensors file: {error}"
+            ) from None
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -126,9 +128,8 @@ class Misfit:
         return "; ".join(f"{title}: {_some(keys)}" for title, keys in parts if keys)
 
 
-def compare(network: nn.Module, state: Mapping[str, torch.Tensor]) -> Misfit:
-    """Return how ``state`` differs from the network's own state_dict in keys and shapes."""
-    own = network.state_dict()
+def compare(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> Misfit:
+    """Return how ``state`` differs from a network's own state_dict in keys and shapes."""
     return Misfit(
         missing=[key for key in own if key not in state],
         unexpected=[key for key in state if key not in own],
@@ -151,7 +152,7 @@ def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], source: 
     Raises:
         ValueError: keys or shapes differ; the message lists which.
     """
-    misfit = compare(network, state)
+    misfit = compare(network.state_dict(), state)
     if not misfit:
         network.load_state_dict(state)
         return

@@ -1,0 +1,280 @@
+"""Replay stored results of the papers' official code: python tests/replay_fixture.py FILE...
+
+A fixture is a .safetensors file whose metadata names a class of the authors and its arguments.
+The adapter of that class rebuilds foveal's module, fills it with the stored weights and compares
+everything else that the file stores. One line is printed per comparison: file, tensor, largest
+deviation relative to the largest stored value, tolerance. The exit status is 1 if a deviation is
+above its tolerance, a file cannot be read, its class has no adapter, or a tensor was not compared.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from foveal.layers import CoordinateAttention
+from foveal.official import coordinate_attention as official_coordinate
+from foveal.official import load_official
+from foveal.official.renaming import load_renamed, rename
+
+
+@dataclass
+class Fixture:
+    """A file's tensors and metadata; remembers which tensors were used."""
+
+    path: Path
+    class_name: str
+    args: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+    used: set[str] = field(default_factory=set)
+
+    def take(self, name: str) -> torch.Tensor:
+        """Return a tensor that is needed as it is stored."""
+        if name not in self.tensors:
+            raise ValueError(f"the file has no tensor {name!r}")
+        self.used.add(name)
+        return self.tensors[name]
+
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Return the tensors whose names begin with the prefix, by the rest of their names."""
+        names = [name for name in self.tensors if name.startswith(prefix)]
+        return {name.removeprefix(prefix): self.take(name) for name in names}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of the report."""
+
+    tensor: str
+    deviation: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.deviation <= self.tolerance  # False for nan
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest deviations allowed for a class, and why; relative to the largest stored value.
+
+    Gradients are relative to the file's largest gradient: those that are zero in exact arithmetic
+    (a bias before BatchNorm) hold only rounding noise. ``gradients_l2`` compares the L2 norm of
+    the difference over all stored gradients with theirs instead.
+    """
+
+    reason: str
+    output: float = 1e-5
+    output_train: float = 1e-5
+    buffers: float = 1e-5
+    gradients: float = 1e-5
+    gradients_l2: float | None = None
+
+
+LAYER = Tolerance("single layers and blocks: float32 rounding, measured up to 2e-6")
+DEEP_NARROW_NET = Tolerance(
+    "deep, narrow and randomly filled: rounding grows, and an input within rounding of a corner of "
+    "ReLU6 or hard-swish may fall on either side of it, which changes gradients by per cents",
+    output=1e-4,
+    output_train=5e-4,
+    buffers=5e-4,
+    gradients_l2=0.1,
+)
+
+Adapter = Callable[[Fixture], Iterator[Comparison]]
+
+
+@dataclass(frozen=True)
+class ModuleAdapter:
+    """Replays one module with one input ``x`` and one output ``y``.
+
+    Attributes:
+        build: (arguments, stored weights) -> (module with the weights, authors' module names ->
+            foveal's).
+        tolerance: of the class.
+        multiplier: name of the tensor m; stored gradients are those of sum(y * m).
+        input_gradient: name of the gradient of x.
+        buffers: prefix of the buffers after the training pass.
+    """
+
+    build: Callable[[dict[str, Any], dict[str, torch.Tensor]], tuple[nn.Module, Mapping[str, str]]]
+    tolerance: Tolerance = LAYER
+    multiplier: str = "input/grad_output"
+    input_gradient: str = "grad/input/x"
+    buffers: str = "state_after_train/"
+
+    def __call__(self, fixture: Fixture) -> Iterator[Comparison]:
+        module, modules = self.build(fixture.args, fixture.under("state/"))
+        x = fixture.take("input/x")
+        module.eval()
+        with torch.no_grad():
+            y = module(x)
+        yield compare("output/y", y, fixture.take("output/y"), self.tolerance.output)
+
+        without_dropout(module).train()
+        x.requires_grad_()
+        y = module(x)
+        (y * fixture.take(self.multiplier)).sum().backward()
+        stored = fixture.take("output_train/y")
+        yield compare("output_train/y", y.detach(), stored, self.tolerance.output_train)
+
+        gradients = {self.input_gradient: x.grad}
+        for key, parameter in module.named_parameters():
+            gradients[f"grad/{key}"] = parameter.grad
+        renamed = {
+            name: name if name == self.input_gradient else f"grad/{rename(name[5:], modules)}"
+            for name in fixture.tensors
+            if name.startswith("grad/")
+        }
+        pairs = [(name, gradients.get(ours), fixture.take(name)) for name, ours in renamed.items()]
+        yield from compare_gradients(pairs, self.tolerance)
+
+        state = module.state_dict()
+        for key, stored in fixture.under(self.buffers).items():
+            ours = state.get(rename(key, modules))
+            yield compare(f"{self.buffers}{key}", ours, stored, self.tolerance.buffers)
+
+
+def compare(
+    name: str,
+    ours: torch.Tensor | None,
+    stored: torch.Tensor,
+    tolerance: float,
+    scale: float | None = None,
+) -> Comparison:
+    """Return the largest deviation relative to ``scale``, by default the largest stored value."""
+    if ours is None or ours.shape != stored.shape or ours.dtype != stored.dtype:
+        return Comparison(name, float("inf"), tolerance)
+    if stored.numel() == 0:
+        return Comparison(name, 0.0, tolerance)
+    if scale is None:
+        scale = stored.double().abs().max().item()
+    deviation = (ours.double() - stored.double()).abs().max().item()
+    return Comparison(name, deviation / scale if scale else deviation, tolerance)
+
+
+def compare_gradients(
+    pairs: list[tuple[str, torch.Tensor | None, torch.Tensor]], tolerance: Tolerance
+) -> Iterator[Comparison]:
+    """Compare (name, ours, stored), each alone or, with ``gradients_l2``, all together."""
+    if not pairs:
+        return
+    lost = [name for name, ours, stored in pairs if ours is None or ours.shape != stored.shape]
+    for name in lost:
+        yield Comparison(name, float("inf"), tolerance.gradients)
+    found = [(n, ours, stored) for n, ours, stored in pairs if ours is not None and n not in lost]
+    if tolerance.gradients_l2 is None:
+        scale = max(stored.double().abs().max().item() for _, _, stored in pairs)
+        for name, ours, stored in found:
+            yield compare(name, ours, stored, tolerance.gradients, scale)
+        return
+    difference = sum((o.double() - s.double()).square().sum().item() for _, o, s in found) ** 0.5
+    norm = sum(s.double().square().sum().item() for _, _, s in found) ** 0.5
+    name = f"grad/* ({len(found)} tensors, L2 norm)"
+    yield Comparison(name, difference / norm if norm else difference, tolerance.gradients_l2)
+
+
+def without_dropout(module: nn.Module) -> nn.Module:
+    """Switch dropout off, as the fixtures' training passes did."""
+    for child in module.modules():
+        if isinstance(child, nn.Dropout):
+            child.p = 0.0
+        if hasattr(child, "drop_rate"):
+            child.drop_rate = 0.0
+    return module
+
+
+def _coordinate_layer(
+    args: dict[str, Any], state: dict[str, torch.Tensor]
+) -> tuple[nn.Module, Mapping[str, str]]:
+    if args.get("oup", args["inp"]) != args["inp"]:
+        raise ValueError("the layer keeps its channels: oup must equal inp")
+    # The network file's copy calls the reduction `groups`; nothing is grouped.
+    layer = CoordinateAttention(args["inp"], args.get("reduction", args.get("groups", 32)))
+    modules = official_coordinate.layer_modules(state)
+    load_renamed(layer, state, modules)
+    return layer, modules
+
+
+def _coordinate_block(
+    args: dict[str, Any], state: dict[str, torch.Tensor]
+) -> tuple[nn.Module, Mapping[str, str]]:
+    block = load_official(state, stride=args["stride"])
+    return block, official_coordinate.block_modules(expanded=args["expand_ratio"] != 1)
+
+
+def _coordinate_network(
+    args: dict[str, Any], state: dict[str, torch.Tensor]
+) -> tuple[nn.Module, Mapping[str, str]]:
+    return load_official(state), official_coordinate.network_modules()
+
+
+# The authors' class, as the metadata names it -> how it is replayed.
+ADAPTERS: dict[str, Adapter] = {
+    "coordatt.CoordAtt": ModuleAdapter(_coordinate_layer),
+    "mbv2_ca.CoordAtt": ModuleAdapter(_coordinate_layer),
+    "mbv2_ca.InvertedResidual": ModuleAdapter(_coordinate_block),
+    "mbv2_ca.MBV2_CA": ModuleAdapter(_coordinate_network, DEEP_NARROW_NET),
+}
+
+
+def read(path: Path) -> Fixture:
+    """Read a fixture.
+
+    Raises:
+        Exception: the file is missing, damaged or names no class.
+    """
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if "class" not in metadata:
+        raise ValueError("its metadata names no class")
+    return Fixture(path, metadata["class"], json.loads(metadata.get("args", "{}")), tensors)
+
+
+def replay(path: Path) -> list[Comparison]:
+    """Compare all that the file stores.
+
+    Raises:
+        Exception: the file cannot be read, its class is not known, the module cannot be rebuilt,
+            or a stored tensor was not compared.
+    """
+    fixture = read(path)
+    if fixture.class_name not in ADAPTERS:
+        raise ValueError(f"no adapter for its class {fixture.class_name!r}")
+    comparisons = list(ADAPTERS[fixture.class_name](fixture))
+    unused = sorted(set(fixture.tensors) - fixture.used)
+    if unused:
+        raise ValueError(f"tensors that were not compared: {', '.join(unused)}")
+    return comparisons
+
+
+def main(paths: list[str]) -> int:
+    """Replay the files, print a line per comparison, return the exit status."""
+    if not paths:
+        print(__doc__)
+        return 1
+    failures = 0
+    for path in paths:
+        try:
+            comparisons = replay(Path(path))
+        except Exception as error:  # any failure to replay is this file's failure, not the end
+            print(f"{path}: FAILED: {type(error).__name__}: {error}")
+            failures += 1
+            continue
+        for c in comparisons:
+            verdict = "ok" if c.passed else "FAILED"
+            print(f"{path}  {c.tensor}  {c.deviation:.1e}  (at most {c.tolerance:.0e}) {verdict}")
+        failures += not all(c.passed for c in comparisons)
+    print(f"{len(paths) - failures} of {len(paths)} files replayed within their tolerances")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
