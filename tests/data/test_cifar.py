@@ -104,7 +104,7 @@ def test_without_meta_classes_are_numbers_and_it_is_said(write_10, tmp_path):
 def test_both_sets_must_be_told_apart(write_10, write, tmp_path):
     write_10()
     write("cifar-100-python", train={}, meta={})
-    with pytest.raises(ValueError, match="CIFAR-10 and CIFAR-100: choose .*cifar-10-batches-py"):
+    with pytest.raises(ValueError, match=r"CIFAR-10 and CIFAR-100: choose .*cifar-10-batches-py"):
         cifar.read(tmp_path)
 
 

@@ -153,17 +153,17 @@ def test_multi_label_needs_a_list(paint_classes, paint, tmp_path):
 
 def test_class_errors_are_one_sentence(paint_classes, tmp_path):
     paint_classes("one/train", {"a": 2})
-    with pytest.raises(ValueError, match="'a' has too few|only the class 'a'"):
+    with pytest.raises(ValueError, match="one: there is only the class 'a'"):
         read_classification(tmp_path / "one")
     paint_classes("one", {"val/a": 1})
     with pytest.raises(ValueError, match="one: there is only the class 'a'"):
         read_classification(tmp_path / "one")
     for split, names in (("train", "abc"), ("val", "ab")):
         paint_classes(f"lacking/{split}", dict.fromkeys(names, 1))
-    with pytest.raises(ValueError, match="lacking: val has no pictures of 'c'$"):
+    with pytest.raises(ValueError, match=r"lacking: val has no pictures of 'c'$"):
         read_classification(tmp_path / "lacking")
     (tmp_path / "lacking" / "train" / "d").mkdir()
-    with pytest.raises(ValueError, match="train/d: no pictures in this class folder$"):
+    with pytest.raises(ValueError, match=r"train/d: no pictures in this class folder$"):
         read_classification(tmp_path / "lacking")
 
 

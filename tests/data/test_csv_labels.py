@@ -81,7 +81,7 @@ def test_a_column_of_0_and_1_for_each_class(write):
     assert found.classes == ("dog", "cat")
     assert found.parts["train"].targets.tolist() == [[1, 0], [0, 0]]
     assert found.parts["val"].targets.tolist() == [[1, 1]]
-    with pytest.raises(ValueError, match="no column called label.*--multi_label"):
+    with pytest.raises(ValueError, match=r"no column called label.*--multi_label"):
         csv_labels.read(write(text))
 
 

@@ -49,5 +49,5 @@ def test_missing_damaged_and_shortened_files_are_named(tmp_path):
         fashion.read(folder)
     for kind in ("images-idx3", "labels-idx1"):
         shutil.copy(folder / f"t10k-{kind}-ubyte.gz", folder / f"train-{kind}-ubyte.gz")
-    with pytest.raises(ValueError, match="train part must have 6000 pictures .* not 2000"):
+    with pytest.raises(ValueError, match=r"train part must have 6000 pictures .* not 2000"):
         fashion.read(folder)

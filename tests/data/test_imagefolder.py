@@ -93,7 +93,9 @@ def write_table(path, lines):
 
 def test_wnids_with_a_table_get_its_indices(paint_classes, tmp_path):
     paint_classes("train", {WNIDS[2]: 2, WNIDS[1]: 1})
-    lines = [f"{k}\t{wnid}\t{name}\t1" for k, (wnid, name) in enumerate(zip(WNIDS, "xyx"))]
+    lines = [
+        f"{k}\t{wnid}\t{name}\t1" for k, (wnid, name) in enumerate(zip(WNIDS, "xyx", strict=True))
+    ]
     write_table(tmp_path / "classes.tsv", reversed(lines))
     found = imagefolder.read(tmp_path)
     assert targets(found, "train") == [1, 2, 2]

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from foveal.data.parts import Found, PictureArray
-from foveal.data.splits import class_counts, class_problems, make_splits, split_called
+from foveal.data.splits import (
+    class_counts,
+    class_problems,
+    make_splits,
+    require_classes,
+    split_called,
+)
 
 
 def found(multi_label: bool = False, **targets) -> Found:
@@ -116,11 +122,10 @@ def test_a_class_that_a_split_lacks_is_named():
 
 
 def test_one_class_only_is_named_unless_labels_are_independent():
-    data = found(train=[1, 1], val=[1])
-    splits, _ = make_splits(data, 0.1, 0.1, 0)
-    assert class_problems(data, splits) == [
-        "data: there is only the class 'b', where classification needs at least two"
-    ]
+    with pytest.raises(ValueError, match="data: there is only the class 'b', where"):
+        require_classes(found(train=[1, 1], val=[1]))
+    require_classes(found(train=[1, 1], val=[0]))
+    require_classes(found(multi_label=True, train=np.ones((4, 1), dtype=np.float32)))
 
 
 def test_split_names():

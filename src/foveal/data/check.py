@@ -10,7 +10,7 @@ from statistics import median
 from foveal.data.classification import find_classification
 from foveal.data.parts import Found, StoredPictures
 from foveal.data.pictures import DamagedPictureError
-from foveal.data.splits import class_counts, class_problems, make_splits
+from foveal.data.splits import class_counts, class_problems, make_splits, require_classes
 
 _MOST_LINES = 10
 
@@ -180,6 +180,7 @@ def _splits(
     """Return the splits, or the parts as found where they cannot be divided, and problems."""
     problems = list(found.problems)
     try:
+        require_classes(found)
         splits, origins = make_splits(found, val_fraction, test_fraction, seed)
     except ValueError as error:
         return dict(found.parts), dict(found.origins), [*problems, str(error)]

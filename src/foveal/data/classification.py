@@ -6,7 +6,7 @@ from pathlib import Path
 
 from foveal.data.layouts import LAYOUTS, classification_layouts, detect, require, wrong_task
 from foveal.data.parts import Found, Pictures
-from foveal.data.splits import class_problems, make_splits
+from foveal.data.splits import class_problems, make_splits, require_classes
 from foveal.names import unknown
 
 __all__ = ["ClassificationData", "Pictures", "find_classification", "read_classification"]
@@ -74,6 +74,7 @@ def read_classification(
     name, found = find_classification(root, layout, multi_label=multi_label)
     if found.problems:
         raise ValueError(_first(found.problems))
+    require_classes(found)
     splits, origins = make_splits(found, val_fraction, test_fraction, split_seed)
     problems = class_problems(found, splits)
     if problems:

@@ -33,6 +33,16 @@ def split_called(word: str) -> str | None:
     return None
 
 
+def require_classes(found: Found) -> None:
+    """Raise ValueError where all pictures show one class; with independent labels that may be."""
+    shown = np.unique(np.concatenate([np.unique(p.targets) for p in found.parts.values()]))
+    if len(shown) == 1 and not found.multi_label:
+        raise ValueError(
+            f"{found.root}: there is only the class {found.classes[int(shown[0])]!r}, where "
+            "classification needs at least two"
+        )
+
+
 def make_splits(
     found: Found, val_fraction: float, test_fraction: float, seed: int
 ) -> tuple[dict[str, StoredPictures], dict[str, str]]:
@@ -98,21 +108,15 @@ def class_counts(targets: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
 
 
 def class_problems(found: Found, splits: dict[str, StoredPictures]) -> list[str]:
-    """Return sentences about too few classes, or classes that one split lacks.
+    """Return sentences about classes that one split lacks.
 
     Classes of the list that no split shows are allowed: ImageNet's index has 1000 classes, a
     sample of it a few.
     """
-    counts = {s: class_counts(p.targets, len(found.classes)) for s, p in splits.items()}
-    train = counts["train"] > 0
-    if not len(splits["train"]):
-        train = counts["val"] > 0
-    shown = np.flatnonzero(train)
-    if len(shown) < 2 and not found.multi_label:
-        only = f"the class {found.classes[shown[0]]!r}" if len(shown) else "no class"
-        return [f"{found.root}: there is only {only}, where classification needs at least two"]
     if not len(splits["train"]):
         return []
+    counts = {s: class_counts(p.targets, len(found.classes)) for s, p in splits.items()}
+    train = counts["train"] > 0
     problems = []
     for split in ("val", "test"):
         if split == "test" and splits["test"] is splits["val"]:
