@@ -13,6 +13,7 @@ from foveal.data.pictures import (
     decode,
     list_pictures,
     open_picture,
+    walk,
 )
 
 
@@ -247,18 +248,20 @@ def test_listing_is_sorted_and_leaves_litter_out(paint, tmp_path):
     for name in ("Thumbs.db", ".DS_Store", "._b.PNG", ".hidden/d.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    names = [str(path.relative_to(tmp_path)) for path in list_pictures(tmp_path)]
-    assert names == ["a b.png", "b.PNG", "sub/c.png", "ä.png"]
+    (tmp_path / "folder.png").mkdir()
+    assert list_pictures(tmp_path) == [tmp_path / name for name in ("a b.png", "b.PNG", "ä.png")]
+    names = [str(path.relative_to(tmp_path)) for path in walk(tmp_path)]
+    assert names == ["a b.png", "b.PNG", "notes.txt", "sub/c.png", "ä.png"]
 
 
-def test_listing_does_not_follow_a_link_back_up(paint, tmp_path):
+def test_walk_does_not_follow_a_link_back_up(paint, tmp_path):
     paint("sub/a.png")
     (tmp_path / "sub" / "up").symlink_to(tmp_path)
-    assert [path.name for path in list_pictures(tmp_path)] == ["a.png"]
+    assert [path.name for path in walk(tmp_path)] == ["a.png"]
 
 
-def test_listing_follows_a_link_to_a_folder_elsewhere(paint, tmp_path):
+def test_walk_follows_a_link_to_a_folder_elsewhere(paint, tmp_path):
     paint("elsewhere/a.png")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
-    assert list_pictures(tmp_path / "data") == [tmp_path / "data" / "link" / "a.png"]
+    assert list(walk(tmp_path / "data")) == [tmp_path / "data" / "link" / "a.png"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from foveal.data import cifar, csv_labels, fashion, idx, imagefolder, other_tasks, usps
 from foveal.data.imagefolder import subfolders
 from foveal.data.parts import Found
+from foveal.data.pictures import list_pictures
 from foveal.data.splits import split_called
 from foveal.names import nearest
 
@@ -132,7 +133,7 @@ def _is_main(root: Path) -> bool:
 def _only_folder(root: Path) -> Path | None:
     """Return the single folder in a folder without pictures, unless it is a split's."""
     folders = subfolders(root) if root.is_dir() else []
-    if len(folders) != 1 or imagefolder.pictures_in(root) or imagefolder.pictures_in(folders[0]):
+    if len(folders) != 1 or list_pictures(root) or list_pictures(folders[0]):
         return None
     return folders[0] if split_called(folders[0].name) is None else None
 
@@ -145,7 +146,7 @@ def _deepest(root: Path) -> Path:
 def _what_is_there(root: Path) -> str:
     if root.is_file():
         return "not a .csv or .h5 file, nor a folder"
-    flat = imagefolder.pictures_in(root)
+    flat = list_pictures(root)
     if flat:
         return (
             f"{len(flat)} pictures such as {flat[0].name}, but no class folders: put the pictures "

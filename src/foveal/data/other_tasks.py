@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from foveal.data.imagefolder import pictures_in, subfolders
-from foveal.data.pictures import walk
+from foveal.data.imagefolder import subfolders
+from foveal.data.pictures import list_pictures, walk
 from foveal.data.splits import split_called
 
 _IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "pictures"))
@@ -89,7 +89,7 @@ def is_masks(root: Path) -> bool:
         path
         for level in levels
         for folder in _spread(level, 12)
-        for path in _spread(pictures_in(folder), 4)
+        for path in _spread(list_pictures(folder), 4)
     ]
     return bool(pictures) and all(_looks_like_mask(path) for path in pictures)
 
@@ -143,9 +143,9 @@ def _class_names(domain: Path) -> set[str]:
     inner = subfolders(domain)
     if [folder.name for folder in inner] == ["images"]:  # Office-31
         inner = subfolders(inner[0])
-    if not inner or pictures_in(domain):
+    if not inner or list_pictures(domain):
         return set()
-    return {folder.name for folder in inner if pictures_in(folder)}
+    return {folder.name for folder in inner if list_pictures(folder)}
 
 
 def _looks_like_mask(path: Path) -> bool:

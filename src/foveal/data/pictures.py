@@ -102,12 +102,14 @@ def decode(path: str | os.PathLike[str]) -> tuple[Image.Image, str]:
 
 
 def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the picture files in a folder and its subfolders, sorted by path.
+    """Return the picture files directly in a folder, sorted by name.
 
     Files count by suffix (:data:`IMAGE_SUFFIXES`, upper or lower case); hidden files and the
     litter of desktop systems (``Thumbs.db``, ``.DS_Store``, ``._*``) are left out.
     """
-    return [path for path in walk(folder) if is_picture_name(path.name)]
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.is_dir())
+    return [Path(folder, name) for name in names if is_visible(name) and is_picture_name(name)]
 
 
 def is_picture_name(name: str) -> bool:
