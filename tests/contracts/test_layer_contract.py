@@ -62,15 +62,17 @@ def test_trains_at_any_size_or_says_that_batchnorm_cannot(name, batch, size):
     layer = make(name)
     before = copy.deepcopy(layer.state_dict())
     x = picture(batch, CHANNELS, *size).requires_grad_()
+    refusal = ""
     try:
-        y = layer(x)
+        layer(x).sum().backward()
     except ValueError as error:
-        assert "more than 1 value per channel" in str(error)
-        assert "\n" not in str(error)
+        refusal = str(error)
+    if refusal:
+        assert refusal.startswith("Expected more than 1 value per channel when training")
+        assert "\n" not in refusal
         assert (batch, *size) == (1, 1, 1), "BatchNorm has several values here"
         return
-    y.sum().backward()
-    assert y.shape == x.shape
+    assert x.grad.shape == x.shape
     assert x.grad.isfinite().all()
     assert all(p.grad.isfinite().all() for p in layer.parameters())
     if batch == 0:  # nothing was seen, so nothing was learned
@@ -218,7 +220,7 @@ def test_scripts(name):
 
 def test_exports_with_dynamic_sizes(name):
     layer = make(name).eval()
-    dynamic = {"x": {i: torch.export.Dim.DYNAMIC for i in (0, 2, 3)}}
+    dynamic = {"x": dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)}
 
     class Net(nn.Module):  # exported under one argument name, whatever the layer calls it
         def __init__(self):
