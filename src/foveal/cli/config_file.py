@@ -38,7 +38,7 @@ def parse(text: str, where: str) -> Any:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{where}{line}: not YAML: {error.problem}") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{where}: not YAML: {error}") from None
+        raise ValueError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
 
 
 def write(values: dict[str, Any], stream: IO[str]) -> None:

@@ -12,7 +12,6 @@ from foveal.exporting import onnx_graph, torch_program, weights
 from foveal.exporting.files import replacing, with_suffix
 from foveal.exporting.report import Check, ExportMismatchError, ExportReport
 from foveal.exporting.subject import Format, Subject, named_outputs, relative_deviation
-from foveal.names import unknown
 
 __all__ = ["FORMATS", "Check", "ExportMismatchError", "ExportReport", "export"]
 
@@ -60,7 +59,7 @@ def export(
         ExportMismatchError: the file read back does not compute what the network computes.
     """
     if format not in FORMATS:
-        raise ValueError(unknown("format", format, FORMATS))
+        raise ValueError(f"unknown format {format!r}: it must be one of {', '.join(FORMATS)}")
     kind = FORMATS[format]
     target = with_suffix(Path(path), kind.suffix)
     subject = Subject.of(model, image_size=image_size, metadata=metadata or {})

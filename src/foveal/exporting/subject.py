@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,19 +137,19 @@ def relative_deviation(outputs: Outputs, expected: Outputs) -> float:
     Infinite where names or shapes differ; NaN where a value is not finite.
     """
     if outputs.keys() != expected.keys():
-        return float("inf")
+        return math.inf
     worst = 0.0
     for name, y in expected.items():
         if outputs[name].shape != y.shape:
-            return float("inf")
+            return math.inf
         if y.numel() == 0:
             continue
         difference = (outputs[name].double() - y.double()).abs().max().item()
-        if difference != difference:
-            return difference
         largest = y.double().abs().max().item()
+        if not (math.isfinite(difference) and math.isfinite(largest)):
+            return math.nan
         if difference:
-            worst = max(worst, difference / largest if largest else float("inf"))
+            worst = max(worst, difference / largest if largest else math.inf)
     return worst
 
 
