@@ -98,7 +98,7 @@ def test_nothing_is_copied_where_all_is_sound():
 
 
 def test_no_sound_picture_at_all_is_an_error():
-    with pytest.raises(ValueError, match="none of the 10 pictures opens; the first: noise/0.png"):
+    with pytest.raises(ValueError, match=r"none of the 10 pictures opens; the first: noise/0\.png"):
         leave_out_damaged(Noise(damaged=range(10)))
 
 

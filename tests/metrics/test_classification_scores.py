@@ -69,7 +69,9 @@ def test_exact_mean_is_the_rounded_true_mean():
 
 def test_confusion_counts_rows_as_truth():
     logits = torch.eye(3)[[1, 1, 2, 0]]
-    counts = scored(logits, torch.tensor([0, 1, 2, 0])).confusion(3)
+    scores = scored(logits, torch.tensor([0, 1, 2, 0]))
+    scores.compute()
+    counts = scores.confusion(3)
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 

@@ -140,7 +140,7 @@ def test_another_config_is_refused(config, replaced, monkeypatch):
             foveal.train(config)
     with pytest.raises(ValueError, match=r"has another data\.batch_size, lr: leave them"):
         foveal.train(replaced(config, lr=1.0, batch_size=5), resume=True)
-    with pytest.raises(ValueError, match="already holds a run: choose another folder"):
+    with pytest.raises(ValueError, match="already holds a run: choose another"):
         foveal.train(config)
 
 

@@ -1,6 +1,7 @@
 """``foveal eval``: the scores of a run."""
 
 import json
+import os
 from collections.abc import Sequence
 
 from foveal.cli.parser import CommandParser
@@ -30,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
         workers=args.workers,
         device=args.device,
     )
-    if result is None:  # another process of torchrun prints
+    if os.environ.get("RANK", "0") != "0":  # under torchrun, every process has the same result
         return 0
     if args.json:
         print(json.dumps(result.scores, indent=2))

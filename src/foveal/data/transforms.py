@@ -64,16 +64,15 @@ class Preprocess:
         """Return resize and centre crop."""
         side = math.floor(self.image_size / self.crop_pct)
         mode = InterpolationMode(self.interpolation)
-        return v2.Compose(
-            [v2.Resize(side, mode, antialias=True), v2.CenterCrop(self.image_size)]
-        )
+        return v2.Compose([v2.Resize(side, mode, antialias=True), v2.CenterCrop(self.image_size)])
 
     def normalize(self, image: Image.Image) -> torch.Tensor:
         """Return float32 [C, H, W], normalised, of a picture already at its final size."""
         x: torch.Tensor = v2.functional.to_dtype(
             v2.functional.to_image(image), torch.float32, scale=True
         )
-        return v2.functional.normalize(x, list(self.mean), list(self.std))
+        x = v2.functional.normalize(x, list(self.mean), list(self.std))
+        return x
 
 
 def _with_channels(image: Image.Image, channels: int) -> Image.Image:
@@ -97,7 +96,7 @@ class TrainTransform:
         steps: list[v2.Transform] = []
         if augment.min_scale < 1:
             scale = (augment.min_scale, 1.0)
-            steps.append(v2.RandomResizedCrop(size, scale=scale, interpolation=mode, antialias=True))
+            steps.append(v2.RandomResizedCrop(size, scale, interpolation=mode, antialias=True))
         else:
             steps.append(preprocess.geometry())
             if augment.padding:

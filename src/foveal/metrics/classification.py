@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_average_precision
+from torchmetrics.utilities import dim_zero_cat
 
 
 def exact_mean(values: Tensor) -> float:
@@ -41,7 +42,7 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
         return math.nan
     bin_of = (confidence.double() * bins).ceil().clamp(1, bins).long()
     gap = correct.double() - confidence.double()
-    sums = (abs(math.fsum(gap[bin_of == b].tolist())) for b in bin_of.unique().tolist())
+    sums = (abs(math.fsum(gap[bin_of == b].tolist())) for b in set(bin_of.tolist()))
     return math.fsum(sums) / len(confidence)
 
 
@@ -58,14 +59,14 @@ class ClassificationScores(Metric):
     """
 
     full_state_update = False
-    rows: Tensor
+    rows: list[Tensor]
 
     COLUMNS = ("index", "target", "prediction", "confidence", "nll", "rank")
 
     def __init__(self) -> None:
         super().__init__()
-        empty = torch.empty(0, len(self.COLUMNS), dtype=torch.float64)
-        self.add_state("rows", empty, dist_reduce_fx="cat")
+        self.add_state("rows", [], dist_reduce_fx="cat")
+        self.table = torch.empty(0, len(self.COLUMNS), dtype=torch.float64)
 
     def update(self, index: Tensor, logits: Tensor, target: Tensor) -> None:
         """Add one batch."""
@@ -80,15 +81,19 @@ class ClassificationScores(Metric):
             -of_target[:, 0],
             (log_p > of_target).sum(1).double(),
         )
-        self.rows = torch.cat([self.rows, torch.stack(columns, 1)])
+        self.rows.append(torch.stack(columns, 1))
 
     def column(self, name: str) -> Tensor:
-        """Return one number per picture, in the order of the pictures' indices, [N] float64."""
-        rows = self.rows.cpu()
-        return rows[rows[:, 0].argsort(), self.COLUMNS.index(name)]
+        """Return one number per picture that the last ``compute`` saw, [N] float64.
+
+        They are in the order of the pictures' indices and come from all processes.
+        """
+        return self.table[:, self.COLUMNS.index(name)]
 
     def compute(self) -> dict[str, float]:
-        """Return the scores of all pictures so far."""
+        """Return the scores of all pictures so far, of all processes."""
+        table = dim_zero_cat(self.rows).cpu()
+        self.table = table[table[:, 0].argsort()]
         correct = (self.column("prediction") == self.column("target")).double()
         return {
             "accuracy": exact_mean(correct),
@@ -114,28 +119,31 @@ class MultiLabelScores(Metric):
     """
 
     full_state_update = False
-    indices: Tensor
-    logits: Tensor
-    targets: Tensor
+    indices: list[Tensor]
+    logits: list[Tensor]
+    targets: list[Tensor]
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.add_state("indices", torch.empty(0, dtype=torch.int64), dist_reduce_fx="cat")
-        empty = torch.empty(0, num_classes, dtype=torch.float64)
-        self.add_state("logits", empty, dist_reduce_fx="cat")
-        self.add_state("targets", empty.clone(), dist_reduce_fx="cat")
+        for state in ("indices", "logits", "targets"):
+            self.add_state(state, [], dist_reduce_fx="cat")
+        self.probabilities = self.truth = torch.empty(0, num_classes, dtype=torch.float64)
 
     def update(self, index: Tensor, logits: Tensor, target: Tensor) -> None:
         """Add one batch."""
-        self.indices = torch.cat([self.indices, index])
-        self.logits = torch.cat([self.logits, logits.detach().double()])
-        self.targets = torch.cat([self.targets, target.double()])
+        self.indices.append(index)
+        self.logits.append(logits.detach().double())
+        self.targets.append(target.double())
 
     def compute(self) -> dict[str, float]:
-        """Return the scores of all pictures so far."""
-        order = self.indices.argsort()
-        logits, targets = self.logits[order].cpu(), self.targets[order].cpu()
+        """Return the scores of all pictures so far, of all processes.
+
+        ``probabilities`` and ``truth``, both [N, K], then hold them in the pictures' order.
+        """
+        order = dim_zero_cat(self.indices).argsort()
+        logits = dim_zero_cat(self.logits)[order].cpu()
+        targets = dim_zero_cat(self.targets)[order].cpu()
+        self.probabilities, self.truth = logits.sigmoid(), targets
         present = targets.sum(0) > 0
         precision = [
             binary_average_precision(logits[:, k], targets[:, k].long()).double()
@@ -150,8 +158,3 @@ class MultiLabelScores(Metric):
             "accuracy": exact_mean(right.flatten()),
             "nll": exact_mean(nll.flatten()),
         }
-
-    def probabilities(self) -> tuple[Tensor, Tensor]:
-        """Return probabilities and targets, both [N, K], in the order of the pictures."""
-        order = self.indices.argsort()
-        return self.logits[order].sigmoid().cpu(), self.targets[order].cpu()

@@ -238,9 +238,7 @@ def _with_classes(
         return pictures
     for name in names:
         if name not in wanted:
-            raise ValueError(
-                "the data do not fit this run: " + unknown("class", name, wanted)
-            )
+            raise ValueError("the data do not fit this run: " + unknown("class", name, wanted))
     column = np.array([wanted.index(name) for name in names])
     renumbered = PictureSubset(pictures, np.arange(len(pictures)))
     if multi_label:

@@ -57,7 +57,8 @@ def draw(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> list[Fig
 
 
 def _spread(size: int, most: int) -> Tensor:
-    return torch.linspace(0, size - 1, min(size, most)).round().long().unique()
+    """Return up to ``most`` indices, evenly spread over ``size``."""
+    return torch.linspace(0, size - 1, min(size, most)).round().long()
 
 
 def _picture(setup: "ClassifySetup", index: int) -> Image.Image:
@@ -114,7 +115,7 @@ def _confusion(scores: ClassificationScores, classes: Sequence[str], folder: Pat
 
 
 def _multi_label_grid(scores: MultiLabelScores, setup: "ClassifySetup", folder: Path) -> Figure:
-    probability, target = scores.probabilities()
+    probability, target = scores.probabilities, scores.truth
     indices = _spread(len(target), MISTAKES_DRAWN)
     canvas = Canvas(figsize=(9, 2.4 * -(-len(indices) // 4)), layout="constrained")
     cells = canvas.subplots(-(-len(indices) // 4), 4, squeeze=False).flatten()
@@ -182,7 +183,7 @@ def gate_canvas(x: Tensor, gates: Sequence[Gates], setup: "ClassifySetup") -> Ca
             for inset in (top, side):
                 inset.axis("off")
             if row == 0:
-                top.set_title(f"{gate.layer}\n{height}×{width}", fontsize=8)
+                top.set_title(f"{gate.layer}\n{height} by {width}", fontsize=8)
     for axes in cells.flatten():
         axes.set_xticks([])
         axes.set_yticks([])

@@ -1,7 +1,6 @@
 """``foveal.evaluate``: the scores of a run's best weights on any split of any data."""
 
 import dataclasses
-import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -9,9 +8,8 @@ from lightning import Trainer
 
 from foveal.tasks import make_setup
 from foveal.tasks.hardware import trainer_arguments
-from foveal.tasks.progress import progress_callbacks
+from foveal.tasks.progress import progress_arguments, quiet_lightning
 from foveal.tasks.run import Run, load, read_config, run_folder
-from foveal.tasks.training import silence_lightning
 
 Split = Literal["train", "val", "test"]
 
@@ -70,15 +68,14 @@ def evaluate(
     config = dataclasses.replace(config, data=data, device=device or config.device, ema=False)
     setup = make_setup(config, load(folder))
     task = setup.task(training=False)
-    with warnings.catch_warnings():
-        silence_lightning()
+    with quiet_lightning():
         trainer = Trainer(
             **trainer_arguments(config),
+            **progress_arguments(),
             logger=False,
-            callbacks=progress_callbacks(),
             enable_checkpointing=False,
             use_distributed_sampler=False,
         )
-        trainer.test(task, setup.evaluation_loader(split), verbose=False)
+        trainer.test(task, setup.evaluation_loader(split), verbose=False, weights_only=True)
     scores = {key.replace("test/", f"{split}/", 1): v for key, v in task.evaluated.items()}
     return Evaluation(scores, setup.size(split), setup.origins[split])

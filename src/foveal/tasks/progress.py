@@ -1,7 +1,9 @@
 """How a run tells what it is doing: bars in a terminal, plain lines elsewhere."""
 
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,12 +16,17 @@ from rich.progress import Progress
 SECONDS_BETWEEN_LINES = 30.0
 
 
-def progress_callbacks() -> list[Callback]:
-    """Return what reports progress within an epoch on this output."""
+def progress_arguments(*callbacks: Callback) -> dict[str, Any]:
+    """Return the Trainer's arguments that report progress within an epoch on this output.
+
+    Args:
+        *callbacks: others to go with them.
+    """
     if sys.stdout.isatty():
         theme = RichProgressBarTheme(progress_bar="cyan", progress_bar_finished="green")
-        return [RichProgressBar(leave=False, theme=theme)]
-    return [BatchLines()]
+        bar = RichProgressBar(leave=False, theme=theme)
+        return {"callbacks": [*callbacks, bar], "enable_progress_bar": True}
+    return {"callbacks": [*callbacks, BatchLines()], "enable_progress_bar": False}
 
 
 class BatchLines(Callback):
@@ -56,3 +63,24 @@ def reading_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(transient=True) as progress:
         bar = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's advice that does not apply here; each line says why."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # devices found, tips, limits reached
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",  # the number of workers is the user's choice
+            ".*ended before the epoch ended.*",  # our sampler goes on at the right batch
+            ".*model\\(s\\) in eval mode at the start.*",  # frozen parts are meant to be
+            ".*module\\(s\\) in eval mode at the start.*",
+            ".*smaller than the logging interval.*",  # we log epochs
+            ".*no logger configured.*",
+            ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 with torch 2.14
+            ".*srun.*available on your system.*",
+            ".*sync_dist=True.*",  # scores are computed from all processes' pictures already
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield

@@ -162,12 +162,13 @@ def load(run: str | Path | Run) -> nn.Module:
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     classes = tuple(json.loads(metadata["classes"]))
-    model = build_model(dataclasses.replace(config, pretrained=False, checkpoint=None), len(classes))
+    model = build_model(
+        dataclasses.replace(config, pretrained=False, checkpoint=None), len(classes)
+    )
     model.load_state_dict(load_file(path))
     model.classes = classes  # type: ignore[assignment]
-    model.preprocess = Preprocess.from_dict(  # type: ignore[assignment]
-        json.loads(metadata["preprocess"])
-    )
+    preprocess = Preprocess.from_dict(json.loads(metadata["preprocess"]))
+    model.preprocess = preprocess  # type: ignore[assignment]
     model.metadata = metadata  # type: ignore[assignment]
     return model.eval()
 
@@ -179,5 +180,5 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
         pretrained=config.pretrained,
         num_classes=num_classes,
         checkpoint_path=config.checkpoint or "",
-        **config.model_args,
+        **config.model_args,  # type: ignore[arg-type]  # in_chans and features_only are among them
     )

@@ -8,7 +8,9 @@ from foveal import exporting
 from foveal.tasks.run import Run, load
 
 
-def export(run_or_model: str | Path | Run | nn.Module, format: str, path: str | Path) -> "exporting.ExportReport":
+def export(
+    run_or_model: str | Path | Run | nn.Module, format: str, path: str | Path
+) -> "exporting.ExportReport":
     """Write a network to a file and prove that the file computes the same.
 
     Args:

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from foveal.config import TrainConfig
 from foveal.data.sampling import BatchSampler, seed_torch
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
 POLY_POWER = {"poly": 0.9, "linear": 1.0}
 
 
@@ -124,13 +125,12 @@ class Task(LightningModule):
         """Set the learning rate of the next step."""
         scheduler.step_update(self.global_step)
 
-    def _average_weights(
-        self, averages: tuple[Tensor, ...], weights: tuple[Tensor, ...], updates: Tensor
-    ) -> None:
+    def _average_weights(self, averages: Tensors, weights: Tensors, updates: Tensor | int) -> None:
         # The warm-up lets the average forget the random initial weights.
         step = self.global_step
         decay = min(self.config.ema_decay, (1 + step) / (10 + step))
-        get_ema_multi_avg_fn(decay)(averages, weights, updates)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average(averages, weights, updates)
 
     # Training
 
@@ -237,8 +237,7 @@ class Task(LightningModule):
 
     def _mean_loss(self) -> float:
         mean = self._loss_sum / max(self._loss_count, 1)
-        if self.trainer.world_size > 1:
-            mean = self.all_gather(mean).mean()
+        mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
         self._loss_sum, self._loss_count = torch.zeros((), dtype=torch.float64), 0
         return mean.item()
 

@@ -3,15 +3,13 @@
 import csv
 import io
 import json
-import logging
 import os
 import time
-import warnings
 from pathlib import Path
 
 import torch
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from safetensors.torch import load_file
 
@@ -19,7 +17,7 @@ from foveal.config import TrainConfig, task_of
 from foveal.tasks import make_setup
 from foveal.tasks.checkpointing import LAST, AtomicCheckpointIO, RunInterrupted, SaveRun
 from foveal.tasks.hardware import environment, trainer_arguments
-from foveal.tasks.progress import progress_callbacks
+from foveal.tasks.progress import progress_arguments, quiet_lightning
 from foveal.tasks.report import draw_curves, write_report
 from foveal.tasks.run import (
     CONFIG,
@@ -70,7 +68,6 @@ def train(config: TrainConfig, *, resume: bool = False) -> Run:
             return open_run(folder)
     elif main_process:
         _check_unused(folder)
-    silence_lightning()
     seed_everything(config.seed, verbose=False)
     setup = make_setup(config)
     if main_process and not going_on:
@@ -81,7 +78,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Run:
         write_json(folder / "env.json", environment())
         print(setup.describe(), flush=True)
         _report_left_out(folder, setup)
-    return _Training(setup, folder, arguments).run()
+    with quiet_lightning():
+        return _Training(setup, folder, arguments).run()
 
 
 class _Training:
@@ -92,7 +90,7 @@ class _Training:
         self.config = setup.config
         self.save = SaveRun(folder, self._after_epoch)
         self.start = time.monotonic()
-        callbacks: list[Callback] = [self.save, *progress_callbacks()]
+        callbacks: list[Callback] = [self.save]
         self.task: Task = setup.task()
         if self.config.early_stopping:
             callbacks.append(
@@ -104,16 +102,15 @@ class _Training:
         if self.config.tensorboard:
             loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
         self.trainer = Trainer(
-            **arguments,  # type: ignore[arg-type]
+            **arguments,
+            **progress_arguments(*callbacks),
             max_epochs=self.config.epochs,
             accumulate_grad_batches=self.config.accumulate,
             gradient_clip_val=self.config.clip_grad or None,
-            callbacks=callbacks,
             logger=loggers,
             plugins=[AtomicCheckpointIO()],
             default_root_dir=folder,
             enable_model_summary=False,
-            enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
@@ -122,10 +119,8 @@ class _Training:
 
     def run(self) -> Run:
         """Train from the start or from the saved state, test, and write the results."""
-        with warnings.catch_warnings():
-            silence_lightning()
-            self._fit()
-            scores = self._test()
+        self._fit()
+        scores = self._test()
         if self.trainer.is_global_zero:
             self._write_results(scores)
         self.trainer.strategy.barrier()
@@ -222,7 +217,7 @@ def _check_unused(folder: Path) -> None:
         raise ValueError(f"--out {folder}: this is a file, it must be a folder")
     if (folder / CONFIG).exists():
         raise ValueError(
-            f"--out {folder} already holds a run: choose another folder, or go on with it by --resume"
+            f"--out {folder} already holds a run: choose another, or go on with it by --resume"
         )
 
 
@@ -247,20 +242,3 @@ def _csv(rows: list[dict[str, float]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def silence_lightning() -> None:
-    """Silence Lightning's advice that does not apply here; each line says why."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # devices found, tips, limits reached
-    for message in (
-        ".*does not have many workers.*",  # the number of workers is the user's choice
-        ".*ended before the epoch ended.*",  # our sampler goes on at the right batch
-        ".*model\\(s\\) in eval mode at the start.*",  # frozen parts are meant to be
-        ".*module\\(s\\) in eval mode at the start.*",
-        ".*smaller than the logging interval.*",  # we log epochs
-        ".*no logger configured.*",
-        ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 with torch 2.14
-        ".*srun.*available on your system.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
