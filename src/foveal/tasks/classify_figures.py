@@ -156,8 +156,8 @@ def _gates(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> Figure
         folder / "gates.png",
         "What coordinate attention lets through",
         "For each picture (row) and layer (column): the product of row gate and column gate, mean "
-        "over channels, bright where more passes; the curves are the gates along the height "
-        "(left) and the width (top), each drawn over its own range.",
+        "over channels, bright where more passes; the curves are the mean gates along the height "
+        "(left) and the width (top). Every map and curve is drawn over its own range.",
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Trainer, seed_everything
@@ -85,7 +86,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Run:
 class _Training:
     """One process's part of a run."""
 
-    def __init__(self, setup: Setup, folder: Path, arguments: dict[str, object]) -> None:
+    def __init__(self, setup: Setup, folder: Path, arguments: dict[str, Any]) -> None:
         self.setup, self.folder = setup, folder
         self.config = setup.config
         self.save = SaveRun(folder, self._after_epoch)
