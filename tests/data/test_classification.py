@@ -120,8 +120,22 @@ def test_root_and_layout_must_go_together(tmp_path):
     (tmp_path / "a.txt").touch()
     with pytest.raises(ValueError, match="the ImageFolder layout is a folder, not a file"):
         read_classification(tmp_path / "a.txt", "imagefolder")
-    with pytest.raises(ValueError, match="did you mean `foveal train segment`"):
+    with pytest.raises(ValueError, match=r"layout 'voc' is not of .*`foveal train segment`"):
         read_classification(tmp_path, "voc")
+
+
+def test_the_folder_one_stands_in_has_a_name(paint_classes, tmp_path, monkeypatch):
+    paint_classes("flowers", {"a": 3, "b": 3})
+    monkeypatch.chdir(tmp_path / "flowers")
+    data = read_classification(".")
+    assert data.origins["test"] == "10 % of folder flowers/, drawn with seed 0"
+    assert data.splits["train"].load(0).size == (10, 8)
+
+
+def test_home_is_expanded(paint_classes, tmp_path, monkeypatch):
+    paint_classes("flowers", {"a": 3, "b": 3})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert lengths(read_classification("~/flowers")) == {"train": 2, "val": 2, "test": 2}
 
 
 def test_a_layout_named_by_the_user_is_not_second_guessed(paint, tmp_path):

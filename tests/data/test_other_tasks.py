@@ -26,6 +26,10 @@ from foveal.data.layouts import detect
         (["DUTS-TR/DUTS-TR-Image/a.jpg", "DUTS-TR/DUTS-TR-Mask/a.png"], "saliency"),
         (["Images/a.jpg", "GT/a.png"], "pairs"),
         (["imgs/a.jpg", "masks/a.png"], "pairs"),
+        (["train_images/a.jpg", "train-labels/a.png"], "pairs"),
+        (["val/image/a.jpg", "val/ground_truth/a.png"], "pairs"),
+        (["train/images/a.jpg", "train/labels/a.txt"], "yolo"),
+        (["with_mask/a.jpg", "without_mask/a.jpg"], "imagefolder"),
     ],
 )
 def test_layouts_are_known_by_their_folders(paint, tmp_path, files, layout):

@@ -109,11 +109,16 @@ def find_classification(
     if root is None:
         name, path = "fashion", None
     else:
-        path = Path(root)
+        path = Path(root).expanduser()
         require(path)
         name = detect(path) if layout == "auto" else layout
+        if name not in known and layout == "auto":
+            raise ValueError(wrong_task(path, name))
         if name not in known:
-            raise ValueError(wrong_task(path, name, "classify"))
+            raise ValueError(
+                f"layout {name!r} is not of classification: did you mean "
+                f"`foveal train {LAYOUTS[name].task}`?"
+            )
     if path is not None and path.is_file() and name not in ("csv", "usps"):
         raise ValueError(f"{path}: the {LAYOUTS[name].title} layout is a folder, not a file")
     if multi_label and name != "csv":

@@ -54,7 +54,7 @@ def read(root: Path) -> Found:
     if len(folders) > 1:
         names = " and ".join(str(folder) for folder in folders)
         raise ValueError(f"{root}: holds several idx sets: choose {names} as data.root")
-    fashion = any("fashion" in part.lower() for part in folders[0].parts[-3:])
+    fashion = any("fashion" in part.lower() for part in folders[0].resolve().parts[-3:])
     return read_folder(folders[0], FASHION_CLASSES if fashion else None)
 
 

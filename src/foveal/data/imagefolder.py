@@ -49,7 +49,7 @@ def read(root: Path) -> Found:
         parts[split] = PictureFiles(
             root, [os.fspath(path).removeprefix(prefix) for path in paths], targets
         )
-        origins[split] = f"folder {_relative(folders[split], root)}"
+        origins[split] = f"folder {folders[split].resolve().name}/"
     ignored = [*_strays(root, folders, used), *(p for x in listings.values() for p in x.ignored)]
     return Found(
         root=str(root),
@@ -169,7 +169,3 @@ def _strays(root: Path, folders: dict[str, Path], used: list[Path]) -> Iterator[
 
 def _has_pictures(folder: Path) -> bool:
     return any(is_picture_name(path.name) for path in walk(folder))
-
-
-def _relative(folder: Path, root: Path) -> str:
-    return f"{folder.name}/" if folder != root else f"{root.name}/"

@@ -48,7 +48,7 @@ LAYOUTS: dict[str, Layout] = {
     "sk_large": Layout("SK-LARGE", "dense", other_tasks.is_sk_large),
     "yolo": Layout("YOLO", "detect", other_tasks.is_yolo),
     "saliency": Layout("DUTS", "dense", other_tasks.is_saliency),
-    "pairs": Layout("pictures and masks", "segment", other_tasks.is_pairs),
+    "pairs": Layout("image-and-mask", "segment", other_tasks.is_pairs),
     "domains": Layout("several domains", "adapt", other_tasks.is_domains),
     "csv": Layout("CSV", "classify", csv_labels.detect, csv_labels.read),
     "masks": Layout("label masks", "segment", other_tasks.is_masks),
@@ -97,16 +97,16 @@ def require(root: Path) -> None:
     raise FileNotFoundError(f"there is no folder or file {root}{hint}")
 
 
-def wrong_task(root: Path, name: str, task: str) -> str:
-    """Say in one sentence that a path is of a layout that a task does not read."""
+def wrong_task(root: Path, name: str) -> str:
+    """Say in one sentence that a path was found to be of another task's layout."""
     row = LAYOUTS[name]
     if name == "masks":
         return (
             f"{root}: these pictures look like label masks: did you mean `foveal train segment`, "
             "or --data.layout imagefolder if they are pictures in class folders?"
         )
-    folders = other_tasks.domains(_deepest(root)) if name == "domains" else []
-    if folders:
+    if name == "domains":
+        folders = other_tasks.domains(_deepest(root))
         names = other_tasks.in_words([folder.name for folder in folders])
         return (
             f"{root}: this looks like a set of domains ({names}): did you mean one of them, such "

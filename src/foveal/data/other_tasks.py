@@ -13,10 +13,9 @@ from foveal.data.imagefolder import subfolders
 from foveal.data.pictures import list_pictures, walk
 from foveal.data.splits import split_called
 
-_IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "pictures"))
-_MASK_FOLDERS = frozenset(
-    ("masks", "mask", "gt", "gts", "ground_truth_mask", "groundtruth", "labels", "annotations")
-)
+# What the names of the two folders begin or end with, in lower case, without "_" and "-".
+_IMAGE_WORDS = ("image", "images", "img", "imgs", "pictures", "photos")
+_MASK_WORDS = ("mask", "masks", "gt", "gts", "groundtruth", "label", "labels", "annotations")
 _FEW_VALUES = 32
 
 
@@ -61,9 +60,11 @@ def is_sk_large(root: Path) -> bool:
 
 
 def is_yolo(root: Path) -> bool:
-    """YOLO: ``images`` and ``labels`` with .txt files."""
-    return _has(root, "images", "labels") and any(
-        path.suffix == ".txt" for path in walk(root / "labels")
+    """YOLO: ``images`` and ``labels`` with .txt files, in the folder or in each split's."""
+    return any(
+        _has(folder, "images", "labels")
+        and any(path.suffix == ".txt" for path in walk(folder / "labels"))
+        for folder in _with_splits(root)
     )
 
 
@@ -71,14 +72,19 @@ def is_saliency(root: Path) -> bool:
     """DUTS: ``DUTS-TR/DUTS-TR-Image`` and ``DUTS-TR/DUTS-TR-Mask``, or either of its halves."""
     return any(
         _has(folder, f"{folder.name}-Image", f"{folder.name}-Mask")
-        for folder in (root, *subfolders(root))
+        for folder in (root.resolve(), *subfolders(root))
     )
 
 
 def is_pairs(root: Path) -> bool:
-    """A folder of pictures beside a folder of masks, under the names in use for those."""
-    names = {folder.name.lower() for folder in subfolders(root)}
-    return bool(names & _IMAGE_FOLDERS) and bool(names & _MASK_FOLDERS)
+    """A folder of pictures beside a folder of masks, under the names in use for those.
+
+    They lie in the folder itself or in each split's.
+    """
+    return any(
+        _called(folder, _IMAGE_WORDS) and _called(folder, _MASK_WORDS)
+        for folder in _with_splits(root)
+    )
 
 
 def is_masks(root: Path) -> bool:
@@ -112,6 +118,19 @@ def domains(root: Path) -> list[Path]:
     common, together = set.intersection(*classes), set.union(*classes)
     alike = len(common) >= 2 and 2 * len(common) >= len(together)
     return folders if alike else []
+
+
+def _with_splits(root: Path) -> list[Path]:
+    return [root, *(folder for folder in subfolders(root) if split_called(folder.name))]
+
+
+def _called(root: Path, words: tuple[str, ...]) -> bool:
+    """Return whether the name of a folder in the root begins or ends with one of the words."""
+    for folder in subfolders(root):
+        parts = folder.name.lower().replace("-", "_").split("_")
+        if parts[0] in words or parts[-1] in words or "".join(parts) in words:
+            return True
+    return False
 
 
 def _spread(paths: list[Path], most: int) -> list[Path]:
