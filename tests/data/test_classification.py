@@ -57,7 +57,7 @@ def test_real_usps(pack):
     assert total.tolist() == [1194, 1005, 731, 658, 652, 556, 664, 645, 542, 644]
 
 
-def test_real_cifar_classes_are_those_of_the_file_names(pack):
+def test_real_cifar_has_its_class_names(pack):
     data = read_classification(pack("CIFAR10"))
     assert data.classes[0] == "airplane"
     assert data.classes[9] == "truck"

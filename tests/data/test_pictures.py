@@ -205,7 +205,7 @@ def test_decompression_bomb_is_refused_without_a_warning(tmp_path, side, action)
     assert not escaped
 
 
-def test_threads_read_the_same_pixels_and_restore_no_filters(paint):
+def test_threads_read_the_same_pixels(paint):
     paths = [paint(f"{k}.png", k) for k in range(8)]
     expected = [np.asarray(Image.open(path)).copy() for path in paths]
     wrong: list[int] = []
