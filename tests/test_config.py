@@ -42,6 +42,13 @@ def test_every_recipe_returns_a_config_that_survives_yaml(name):
         ({"task": "classify", "epochs": True}, "'epochs' must be int, not True"),
         ({"task": "classify", "amp": "fp8"}, "'amp' must be no or bf16 or fp16, not 'fp8'"),
         ({"task": "classify", "max_steps": 1.5}, "'max_steps' must be int"),
+        ({"task": "classify", "max_steps": 0}, "max_steps must be at least 1, not 0"),
+        ({"task": "classify", "epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"task": "classify", "lr": 0.0}, "lr must be above 0, not 0.0"),
+        ({"task": "classify", "data": {"batch_size": 0}}, "data.batch_size must be at least 1"),
+        ({"task": "classify", "data": {"val_fraction": 1.5}}, "must lie in [0, 1], not 1.5"),
+        ({"task": "classify", "augment": {"hflip": -1.0}}, "augment.hflip must lie in [0, 1]"),
+        ({"task": "classify", "augment": {"min_scale": 0.0}}, "must lie in (0, 1], not 0.0"),
     ],
 )
 def test_wrong_values_name_the_key_and_what_would_be_right(values, message):

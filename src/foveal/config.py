@@ -46,6 +46,14 @@ class DataConfig:
     test_fraction: float = 0.1
     split_seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.image_size is not None:
+            _at_least("data.image_size", self.image_size, 1)
+        _at_least("data.batch_size", self.batch_size, 1)
+        _at_least("data.workers", self.workers, 0)
+        _within("data.val_fraction", self.val_fraction, 0, 1)
+        _within("data.test_fraction", self.test_fraction, 0, 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
@@ -72,6 +80,15 @@ class AugmentConfig:
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("hflip", "vflip", "erasing"):
+            _within(f"augment.{name}", getattr(self, name), 0, 1)
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"augment.min_scale must lie in (0, 1], not {self.min_scale!r}")
+        _within("augment.randaugment", self.randaugment, 0, 30)
+        for name in ("padding", "color_jitter", "mixup", "cutmix"):
+            _at_least(f"augment.{name}", getattr(self, name), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +157,17 @@ class TrainConfig:
     seed: int = 0
     out: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "accumulate", "threads", "max_steps"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        for name in ("warmup_epochs", "clip_grad", "early_stopping", "weight_decay", "seed"):
+            _at_least(name, getattr(self, name), 0)
+        if not self.lr > 0:
+            raise ValueError(f"lr must be above 0, not {self.lr!r}")
+        _within("ema_decay", self.ema_decay, 0, 1)
+        _within("momentum", self.momentum, 0, 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyConfig(TrainConfig):
@@ -154,6 +182,16 @@ class ClassifyConfig(TrainConfig):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     multi_label: bool = False
     class_weights: Literal["none", "balanced"] = "none"
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low}, {high}], not {value!r}")
 
 
 TASK_CONFIGS: dict[str, type[TrainConfig]] = {"classify": ClassifyConfig}

@@ -7,7 +7,6 @@ from PIL import Image
 
 from foveal.config import AugmentConfig
 from foveal.data.loading import (
-    PictureSubset,
     TransformedPictures,
     leave_out_damaged,
     make_loader,
@@ -73,14 +72,6 @@ def test_worker_processes_change_nothing(workers):
     for alone, helped in zip(batches(0), batches(workers), strict=True):
         for a, b in zip(alone, helped, strict=True):
             assert torch.equal(a, b)
-
-
-def test_a_subset_keeps_pictures_and_labels_together():
-    subset = PictureSubset(Noise(), [7, 2])
-    assert len(subset) == 2
-    assert subset.targets.tolist() == [1, 2]
-    assert subset.name(0) == "noise/7.png"
-    assert np.array_equal(np.asarray(subset.load(1)), Noise().arrays[2])
 
 
 def test_damaged_pictures_are_left_out_and_named():

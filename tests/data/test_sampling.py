@@ -48,7 +48,9 @@ def test_two_processes_train_on_the_batches_that_one_with_twice_the_size_takes()
     assert [x + y for x, y in zip(a, b, strict=True)] == one
 
 
-@pytest.mark.parametrize(("size", "batch", "world"), [(10, 3, 2), (7, 3, 2), (2001, 64, 3), (5, 8, 2)])
+@pytest.mark.parametrize(
+    ("size", "batch", "world"), [(10, 3, 2), (7, 3, 2), (2001, 64, 3), (5, 8, 2)]
+)
 def test_evaluation_deals_every_picture_exactly_once(size, batch, world):
     shares = [
         list(BatchSampler(size, batch, shuffle=False, rank=r, world_size=world))

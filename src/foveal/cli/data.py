@@ -8,7 +8,9 @@ from foveal.cli.parser import CommandParser
 def run(argv: Sequence[str]) -> int:
     """Run the command; status 2 if a picture is damaged."""
     parser = CommandParser(prog="foveal data check", description="Open every picture once.")
-    parser.add_argument("root", metavar="DIR", help="folder or .csv file; fashion: the built-in set")
+    parser.add_argument(
+        "root", metavar="DIR", help="folder or .csv file; fashion: the built-in set"
+    )
     parser.add_argument("--layout", default="auto")
     parser.add_argument("--multi_label", action="store_true")
     args = parser.parse_args(argv)

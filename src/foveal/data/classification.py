@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foveal.data.layouts import LAYOUTS, classification_layouts, detect, require, wrong_task
-from foveal.data.parts import Found, Pictures
+from foveal.data.parts import Found, Pictures, StoredPictures
 from foveal.data.splits import class_problems, make_splits, require_classes
 from foveal.names import unknown
 
@@ -31,7 +31,7 @@ class ClassificationData:
     layout: str
     root: str | None
     classes: tuple[str, ...]
-    splits: Mapping[str, Pictures]
+    splits: Mapping[str, StoredPictures]
     origins: Mapping[str, str]
     image_size: int | None
     multi_label: bool

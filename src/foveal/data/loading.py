@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from foveal.data.classification import Pictures
+from foveal.data.parts import ChosenPictures, Pictures, StoredPictures
 from foveal.data.pictures import DamagedPictureError
 from foveal.data.sampling import BatchSampler, derive_seed
 
@@ -106,41 +106,16 @@ def _leave_signals_to_trainer(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-class PictureSubset:
-    """Some pictures of a split, as a split of their own.
-
-    Args:
-        pictures: the whole split.
-        indices: those that stay, in order.
-    """
-
-    def __init__(self, pictures: Pictures, indices: Sequence[int] | np.ndarray) -> None:
-        self.pictures = pictures
-        self.indices = np.asarray(indices, dtype=np.int64)
-        self.targets = pictures.targets[self.indices]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def load(self, index: int) -> Image.Image:
-        """Return one picture, RGB."""
-        return self.pictures.load(int(self.indices[index]))
-
-    def name(self, index: int) -> str:
-        """Return one picture's path."""
-        return self.pictures.name(int(self.indices[index]))
-
-
 @dataclass(frozen=True)
 class SoundPictures:
     """A split without its damaged pictures, and the complaints about those."""
 
-    pictures: Pictures
+    pictures: StoredPictures
     damaged: tuple[str, ...]
 
 
 def leave_out_damaged(
-    pictures: Pictures, progress: Callable[[int, int], None] | None = None
+    pictures: StoredPictures, progress: Callable[[int, int], None] | None = None
 ) -> SoundPictures:
     """Decode every picture once and keep those that open.
 
@@ -162,4 +137,6 @@ def leave_out_damaged(
             progress(index + 1, len(pictures))
     if not sound:
         raise ValueError(f"none of the {len(pictures)} pictures opens; the first: {damaged[0]}")
-    return SoundPictures(PictureSubset(pictures, sound) if damaged else pictures, tuple(damaged))
+    return SoundPictures(
+        ChosenPictures(pictures, np.array(sound)) if damaged else pictures, tuple(damaged)
+    )

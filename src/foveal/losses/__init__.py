@@ -13,7 +13,9 @@ __all__ = ["LOSSES", "create_loss"]
 LOSSES: dict[str, type[nn.Module]] = {"cross_entropy": nn.CrossEntropyLoss}
 
 
-def create_loss(name: str, num_classes: int, weight: torch.Tensor | None = None, **args: Any) -> nn.Module:
+def create_loss(
+    name: str, num_classes: int, weight: torch.Tensor | None = None, **args: Any
+) -> nn.Module:
     """Return a loss over classes: ``loss(logits [B, K, ...], target) -> scalar``.
 
     Args:

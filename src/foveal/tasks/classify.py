@@ -12,15 +12,15 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from foveal.config import ClassifyConfig
-from foveal.data.classification import Pictures, read_classification
+from foveal.data.classification import read_classification
 from foveal.data.loading import (
     Batch,
-    PictureSubset,
     SoundPictures,
     TransformedPictures,
     leave_out_damaged,
     make_loader,
 )
+from foveal.data.parts import ChosenPictures, StoredPictures
 from foveal.data.sampling import BatchSampler
 from foveal.data.transforms import Preprocess, TrainTransform
 from foveal.losses import create_loss
@@ -145,8 +145,10 @@ class ClassifySetup(Setup):
             split_seed=config.data.split_seed,
         )
         self.layout, self.origins = data.layout, dict(data.origins)
-        self.splits: dict[str, Pictures] = dict(data.splits)
+        self.splits: dict[str, StoredPictures] = dict(data.splits)
+        self.notes = data.notes
         if model is None:
+            data.require_training()
             image_size = config.data.image_size or data.image_size or DEFAULT_IMAGE_SIZE
             resolved = dataclasses.replace(config.data, image_size=image_size, layout=data.layout)
             self.config = dataclasses.replace(config, data=resolved)
@@ -231,8 +233,8 @@ def preprocess_of(model: nn.Module, image_size: int) -> Preprocess:
 
 
 def _with_classes(
-    pictures: Pictures, names: Sequence[str], wanted: Sequence[str], multi_label: bool
-) -> Pictures:
+    pictures: StoredPictures, names: Sequence[str], wanted: Sequence[str], multi_label: bool
+) -> StoredPictures:
     """Renumber a split's labels from one list of class names to another."""
     if tuple(names) == tuple(wanted):
         return pictures
@@ -240,7 +242,7 @@ def _with_classes(
         if name not in wanted:
             raise ValueError("the data do not fit this run: " + unknown("class", name, wanted))
     column = np.array([wanted.index(name) for name in names])
-    renumbered = PictureSubset(pictures, np.arange(len(pictures)))
+    renumbered = ChosenPictures(pictures, np.arange(len(pictures)))
     if multi_label:
         targets = np.zeros((len(pictures), len(wanted)), dtype=np.float32)
         targets[:, column] = pictures.targets

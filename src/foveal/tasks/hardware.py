@@ -27,8 +27,6 @@ def trainer_arguments(config: TrainConfig) -> dict[str, Any]:
     if config.amp == "fp16" and not on_gpu:
         raise ValueError("--amp fp16 needs a GPU; on a CPU use --amp bf16 or no")
     if config.threads is not None:
-        if config.threads < 1:
-            raise ValueError(f"--threads must be at least 1, not {config.threads}")
         torch.set_num_threads(config.threads)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))

@@ -169,7 +169,7 @@ def load(run: str | Path | Run) -> nn.Module:
     model.classes = classes  # type: ignore[assignment]
     preprocess = Preprocess.from_dict(json.loads(metadata["preprocess"]))
     model.preprocess = preprocess  # type: ignore[assignment]
-    model.metadata = metadata  # type: ignore[assignment]
+    model.metadata = metadata
     return model.eval()
 
 

@@ -27,6 +27,7 @@ class Setup(ABC):
         model: the network.
         preprocess: what the network wants to see.
         origins: where each split's pictures come from, one phrase each.
+        notes: what a reader of the results should know about the data.
         left_out: one complaint for each damaged picture that was left out.
     """
 
@@ -35,6 +36,7 @@ class Setup(ABC):
     model: nn.Module
     preprocess: Preprocess
     origins: dict[str, str]
+    notes: tuple[str, ...]
     left_out: list[str]
 
     @abstractmethod
@@ -72,7 +74,8 @@ class Setup(ABC):
 
     def describe(self) -> str:
         """Say what the data is, one line per split."""
-        return "\n".join(
+        splits = [
             f"{split:5s} {self.size(split):7,d} pictures: {origin}"
             for split, origin in self.origins.items()
-        )
+        ]
+        return "\n".join([*splits, *self.notes])

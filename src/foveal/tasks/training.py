@@ -13,8 +13,10 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from safetensors.torch import load_file
+from timm.optim import list_optimizers  # type: ignore[attr-defined]
 
 from foveal.config import TrainConfig, task_of
+from foveal.names import unknown
 from foveal.tasks import make_setup
 from foveal.tasks.checkpointing import LAST, AtomicCheckpointIO, RunInterrupted, SaveRun
 from foveal.tasks.hardware import environment, trainer_arguments
@@ -58,6 +60,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> Run:
         >>> run.metrics["test/accuracy"]                                           # doctest: +SKIP
         0.861
     """
+    optimizers = [str(name) for name in list_optimizers()]
+    if config.optimizer not in optimizers:
+        raise ValueError(unknown("optimizer", config.optimizer, optimizers))
     arguments = trainer_arguments(config)
     main_process = os.environ.get("RANK", "0") == "0"
     folder = _folder(config)
@@ -116,7 +121,7 @@ class _Training:
             use_distributed_sampler=False,
         )
         if self.config.channels_last:
-            self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.task.to(memory_format=torch.channels_last)
 
     def run(self) -> Run:
         """Train from the start or from the saved state, test, and write the results."""
