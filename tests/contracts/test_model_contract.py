@@ -1,0 +1,184 @@
+"""What every classification network of foveal keeps.
+
+A new network is tested as soon as it is registered; nothing is added here for it. What only shapes
+decide is checked of every network on the meta device; what must be computed is checked of the
+smallest of each family (the names that differ in numbers only), at 64 pixels and small batches.
+"""
+
+import copy
+import re
+
+import pytest
+import timm
+import torch
+
+from foveal.models import count, create_model, list_models
+
+SIDE = 64
+
+
+NAMES = list_models(task="classify")
+
+
+def smallest_of_each_family():
+    families = {}
+    for name in sorted(NAMES, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
+        families.setdefault(re.sub(r"\d+", "", name), name)
+    return sorted(families.values())
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(params=smallest_of_each_family())
+def small_name(request):
+    return request.param
+
+
+@pytest.fixture
+def net(small_name):
+    torch.manual_seed(0)
+    return create_model(small_name, num_classes=5)
+
+
+def pictures(batch=2, channels=3, height=SIDE, width=SIDE):
+    return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def test_every_parameter_gets_a_finite_gradient(net):
+    net(pictures()).square().sum().backward()
+    assert [k for k, p in net.named_parameters() if p.grad is None] == []
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_odd_and_non_square_sizes_and_batch_neighbours(net):
+    net.eval()
+    with torch.no_grad():
+        for height, width in [(33, 65), (64, 32), (1, 1)]:
+            x = pictures(3, height=height, width=width)
+            y = net(x)
+            assert y.shape == (3, 5)
+            torch.testing.assert_close(net(x[1:2]), y[1:2], rtol=1e-3, atol=1e-4)
+        assert net(pictures(0)).shape == (0, 5)
+
+
+@pytest.mark.parametrize("kind", [{}, {"feature_cls": "getter"}, {"feature_cls": "list"}])
+def test_features_have_the_declared_strides_and_channels(name, kind):
+    with torch.device("meta"):
+        net = create_model(name, features_only=True, **kind).eval()
+        maps = net(torch.empty(1, 3, SIDE, SIDE))
+    assert net.feature_info.reduction() == [2, 4, 8, 16, 32]
+    assert [SIDE // m.shape[-1] for m in maps] == net.feature_info.reduction()
+    assert [m.shape[1] for m in maps] == net.feature_info.channels()
+
+
+def test_features_are_those_of_the_whole_network(small_name):
+    whole = create_model(small_name).eval()
+    expected = whole.forward_intermediates(pictures(1), intermediates_only=True)
+    for kind in ({}, {"feature_cls": "getter"}):
+        net = create_model(small_name, features_only=True, **kind).eval()
+        weights = {k.removeprefix("model."): v for k, v in whole.state_dict().items()}
+        prefix = "model." if kind else ""
+        net.load_state_dict({k: weights[k.removeprefix(prefix)] for k in net.state_dict()})
+        for ours, theirs in zip(net(pictures(1)), expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("out_indices", [(1, 4), (-2, -1), 2])
+def test_out_indices_choose_levels(name, out_indices):
+    with torch.device("meta"):
+        for kind in ({}, {"feature_cls": "getter"}):
+            net = create_model(name, features_only=True, out_indices=out_indices, **kind)
+            chosen = {(1, 4): [4, 32], (-2, -1): [16, 32], 2: [16, 32]}[out_indices]
+            assert net.feature_info.reduction() == chosen
+            maps = net.eval()(torch.empty(1, 3, SIDE, SIDE))
+            assert [SIDE // m.shape[-1] for m in maps] == chosen
+
+
+@pytest.mark.parametrize("stem_stride", [1, 2])
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_strides_mean_what_they_say(name, stem_stride, output_stride):
+    with torch.device("meta"):
+        net = create_model(
+            name, features_only=True, stem_stride=stem_stride, output_stride=output_stride
+        )
+        maps = net.eval()(torch.empty(1, 3, SIDE, SIDE))
+    largest = min(output_stride, 16 * stem_stride)
+    natural = [stem_stride * 2**level for level in range(5)]
+    assert net.feature_info.reduction() == [min(stride, largest) for stride in natural]
+    assert [SIDE // m.shape[-1] for m in maps] == net.feature_info.reduction()
+
+
+def test_classifier_can_be_left_out_reset_and_split(net):
+    net.eval()
+    x = pictures(1)
+    features = net.forward_features(x)
+    torch.testing.assert_close(net.forward_head(features), net(x))
+    pooled = net.forward_head(features, pre_logits=True)
+    assert pooled.shape == (1, net.num_features)
+    net.reset_classifier(7)
+    assert net(x).shape == (1, 7)
+    net.reset_classifier(0)
+    torch.testing.assert_close(net(x), pooled)
+
+
+def test_num_classes_0_and_in_chans_1_at_construction(small_name):
+    net = create_model(small_name, num_classes=0, in_chans=1).eval()
+    assert net(pictures(1, channels=1)).shape == (1, net.num_features)
+
+
+def test_drop_path_and_dropout_act_in_training_only(small_name):
+    torch.manual_seed(0)
+    net = create_model(small_name, num_classes=5, drop_rate=0.5, drop_path_rate=0.5)
+    with torch.no_grad():
+        net(pictures())  # the same statistics in both passes below
+        net.eval()
+        assert torch.equal(net(pictures()), net(pictures()))
+        net.train()
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        assert not torch.equal(net(pictures()), net(pictures()))
+
+
+def test_exports_and_runs_at_another_size(net):
+    net.eval()
+    dynamic = {"x": dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)}
+    exported = torch.export.export(net, (pictures(),), dynamic_shapes=dynamic).module()
+    x = pictures(3, height=96, width=70)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_scripts(net):
+    net.eval()
+    scripted = torch.jit.script(net)
+    with torch.no_grad():
+        torch.testing.assert_close(scripted(pictures(1)), net(pictures(1)))
+
+
+def test_channels_last_computes_the_same(net):
+    net.eval()
+    with torch.no_grad():
+        expected = net(pictures())
+        other = copy.deepcopy(net).to(memory_format=torch.channels_last)
+        y = other(pictures().to(memory_format=torch.channels_last))
+    torch.testing.assert_close(y, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_full_size_is_built_on_the_meta_device(name):
+    with torch.device("meta"):
+        net = create_model(name)
+    assert all(t.is_meta for t in (*net.parameters(), *net.buffers()))
+    assert count(net, (3, 224, 224)).parameters == sum(p.numel() for p in net.parameters())
+
+
+def test_timm_builds_it_by_name(name):
+    with torch.device("meta"):
+        net = timm.create_model(name, num_classes=3, stem_stride=1)
+        assert net(torch.empty(2, 3, 32, 32)).shape == (2, 3)
+    assert timm.models.get_pretrained_cfg(name).architecture == name
