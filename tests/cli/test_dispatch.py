@@ -79,6 +79,14 @@ def test_a_command_gets_the_words_after_its_name(command):
     assert seen == [["x", "--flag"], [], ["data"]]
 
 
+def test_two_words_are_looked_up_before_one(command):
+    seen = []
+    command("toy", seen.append)
+    command("toy data", lambda argv: seen.append(argv) or 0)
+    assert main(["toy", "data", "x"]) == 0
+    assert seen == [["x"]]
+
+
 class Interrupted(Exception):
     exit_status = 130
 
@@ -130,12 +138,12 @@ def test_a_defect_shows_its_traceback_and_ends_with_1(command, capsys, error):
 
 
 def test_a_type_error_that_foveal_raises_is_a_sentence(command, capsys):
-    from foveal.config import task_of
+    from foveal.config import from_dict, task_of
 
     command("toy", lambda argv: task_of(None))
     assert main(["toy"]) == 2
     assert capsys.readouterr().err.startswith("foveal: error: the config must be a ClassifyConfig")
-    command("toy", lambda argv: task_of())  # Python raises this one
+    command("toy", lambda argv: from_dict(None))  # Python raises this one, in dict(None)
     assert main(["toy"]) == 1
 
 

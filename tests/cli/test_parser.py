@@ -11,11 +11,11 @@ from foveal.config import TASK_CONFIGS, AugmentConfig, ClassifyConfig, DataConfi
 
 @dataclass(frozen=True, kw_only=True)
 class ToyConfig(TrainConfig):
-    """Do nothing, for 100 % of the time.
+    """Do nothing at all.
 
     Attributes:
         stage: where to begin,
-            on a second line; and more that the help page leaves out.
+            at 50 % say; and more that the help page leaves out.
     """
 
     stage: str = "seed"
@@ -242,11 +242,9 @@ def test_help_of_a_task(capsys, toy_task):
         parse_config(["toy", "--help"], recipes={"small": ClassifyConfig})
     assert stop.value.code == 0
     page = capsys.readouterr().out
-    assert page.startswith(
-        "usage: foveal train toy [flags]\n\nDo nothing, for 100 % of the time.\n"
-    )
+    assert page.startswith("usage: foveal train toy [flags]\n\nDo nothing at all.\n")
     lines = {line.split()[0]: " ".join(line.split()) for line in page.splitlines() if line.strip()}
-    assert lines["--stage"] == ("--stage VALUE where to begin, on a second line (default: seed)")
+    assert lines["--stage"] == ("--stage VALUE where to begin, at 50 % say (default: seed)")
     assert lines["--ema"].startswith("--ema [true|false] evaluate and keep an exponential")
     assert lines["--amp"].startswith("--amp {no,bf16,fp16} arithmetic of the forward pass")
     assert lines["--recipe"] == "--recipe NAME start from: small"

@@ -31,9 +31,7 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, description: str | None = None, usage: str | None = None) -> None:
-        super().__init__(
-            prog, usage, description, formatter_class=_HelpFormatter, allow_abbrev=False
-        )
+        super().__init__(prog, usage, description, formatter_class=_HelpFormatter)
         self.add_argument(
             "--debug", action="store_true", help="on wrong input, show the traceback as well"
         )
