@@ -240,8 +240,11 @@ def test_exports_with_dynamic_sizes(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 def test_compiles(name, training):
+    torch.compiler.reset()
     layer = make(name).train(training)
-    compiled = torch.compile(copy.deepcopy(layer), fullgraph=True, dynamic=True)
+    # Not dynamic=True: torch 2.14's compiler then miscompiles the backward pass of squeeze and
+    # excite at the second size; by default it recompiles.
+    compiled = torch.compile(copy.deepcopy(layer), fullgraph=True)
     for size in [(9, 7), (6, 11)]:
         x, leaf = (picture(2, CHANNELS, *size).requires_grad_() for _ in range(2))
         y, truth = compiled(x), layer(leaf)

@@ -1,0 +1,133 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import replay_fixture
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+FOLDER = Path(__file__).parent / "fixtures"
+FIXTURES = sorted(FOLDER.rglob("*.safetensors"))
+BLOCK = FOLDER / "coordinate_attention" / "mbv2_block_s1.safetensors"
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
+def test_stored_results_of_the_official_code_replay(path):
+    comparisons = replay_fixture.replay(path)
+    assert [c for c in comparisons if not c.passed] == []
+    names = {c.tensor for c in comparisons}
+    assert {"output/y", "output_train/y"} <= names
+    assert any(name.startswith("grad/") for name in names)
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Return a function that writes a changed copy of a fixture."""
+    with safe_open(BLOCK, "pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def write(tensor_changes=None, drop=(), **metadata_changes):
+        path = tmp_path / "fixture.safetensors"
+        kept = {k: v for k, v in {**tensors, **(tensor_changes or {})}.items() if k not in drop}
+        save_file(kept, path, {**metadata, **metadata_changes})
+        return path
+
+    write.tensors = tensors
+    return write
+
+
+def test_the_unchanged_copy_passes(changed, capsys):
+    path = changed()
+    assert replay_fixture.main([str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(f"{path}  output/y  ") for line in lines)
+    assert lines[-1] == "1 of 1 files replayed within their tolerances"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "output/y",
+        "output_train/y",
+        "grad/input/x",
+        "grad/conv.3.weight",
+        "grad/conv.6.conv2.bias",
+        "state_after_train/conv.8.running_var",
+        "state_after_train/conv.1.num_batches_tracked",
+        "state/conv.6.conv3.weight",
+    ],
+)
+def test_any_tensor_off_by_a_little_fails(changed, capsys, name):
+    value = changed.tensors[name].clone()
+    step = 1 if not value.is_floating_point() else 1e-3 * value.abs().max()
+    if name.startswith("grad/"):
+        step = 1e-3 * max(v.abs().max() for k, v in changed.tensors.items() if k[:5] == "grad/")
+    value.view(-1)[0] += step
+    assert replay_fixture.main([str(changed({name: value}))]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_stored_values_that_are_not_finite_fail(changed, value):
+    y = changed.tensors["output/y"].clone()
+    y.view(-1)[0] = value
+    assert replay_fixture.main([str(changed({"output/y": y}))]) == 1
+
+
+def test_a_tensor_of_another_shape_fails(changed):
+    y = changed.tensors["output_train/y"][:1].contiguous()
+    assert replay_fixture.main([str(changed({"output_train/y": y}))]) == 1
+
+
+@pytest.mark.parametrize(
+    ("kw", "message"),
+    [
+        ({"tensor_changes": {"output/z": torch.zeros(1)}}, "not compared: output/z"),
+        ({"tensor_changes": {"surprise": torch.zeros(1)}}, "not compared: surprise"),
+        ({"drop": ["output/y"]}, "no tensor 'output/y'"),
+        ({"drop": ["state/conv.0.weight"]}, "missing: conv.0.weight"),
+        ({"class": "mbv3.InvertedResidual"}, "no adapter for its class 'mbv3.InvertedResidual'"),
+        ({"args": "{not json"}, "JSONDecodeError"),
+        ({"args": json.dumps({"inp": 8})}, "KeyError: 'stride'"),
+    ],
+)
+def test_what_cannot_be_replayed_fails_and_says_why(changed, capsys, kw, message):
+    assert replay_fixture.main([str(changed(**kw))]) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_a_gradient_of_no_parameter_fails(changed):
+    gradient = {"grad/conv.99.weight": torch.zeros(2)}
+    assert replay_fixture.main([str(changed(gradient))]) == 1
+
+
+def test_unreadable_files_fail_and_the_others_are_still_replayed(tmp_path, changed, capsys):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\x00" * 40)
+    missing = tmp_path / "missing.safetensors"
+    assert replay_fixture.main([str(broken), str(missing), str(changed())]) == 1
+    output = capsys.readouterr().out
+    assert f"{broken}: FAILED" in output
+    assert f"{missing}: FAILED" in output
+    assert "1 of 3 files replayed" in output
+
+
+def test_no_file_is_no_success():
+    assert replay_fixture.main([]) == 1
+
+
+def test_runs_as_a_script():
+    script = Path(replay_fixture.__file__)
+    done = subprocess.run(
+        [sys.executable, str(script), str(BLOCK)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(script.parents[1] / "src")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mbv2_block_s1.safetensors  output/y" in done.stdout
