@@ -89,6 +89,7 @@ def test_a_tensor_of_another_shape_fails(changed):
     [
         ({"tensor_changes": {"output/z": torch.zeros(1)}}, "not compared: output/z"),
         ({"tensor_changes": {"surprise": torch.zeros(1)}}, "not compared: surprise"),
+        ({"drop": ["input/grad_output"]}, "not compared: grad/"),
         ({"drop": ["output/y"]}, "no tensor 'output/y'"),
         ({"drop": ["state/conv.0.weight"]}, "missing: conv.0.weight"),
         ({"class": "mbv3.InvertedResidual"}, "no adapter for its class 'mbv3.InvertedResidual'"),
