@@ -278,7 +278,7 @@ def test_size_and_channels_without_preprocessing(tmp_path):
         (
             {"format": "onx"},
             ValueError,
-            "unknown format 'onx': it must be one of safetensors, torch, onnx",
+            "unknown format 'onx': did you mean 'onnx'?",
         ),
         ({"format": "executorch"}, ValueError, "unknown format 'executorch': it must be"),
         ({"path": "net.pt"}, ValueError, "the file's name must end in .pt2, not .pt: "),

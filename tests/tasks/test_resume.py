@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import foveal
 from foveal.tasks import checkpointing
-from foveal.tasks.checkpointing import RunInterrupted, SaveRun, write_atomically
+from foveal.tasks.checkpointing import RunInterrupted, SaveRun
 from foveal.tasks.run import write_config
 
 
@@ -142,20 +142,6 @@ def test_another_config_is_refused(config, replaced, monkeypatch):
         foveal.train(replaced(config, lr=1.0, batch_size=5), resume=True)
     with pytest.raises(ValueError, match="already holds a run: choose another"):
         foveal.train(config)
-
-
-def test_a_failed_write_leaves_the_previous_file_whole(tmp_path):
-    path = tmp_path / "last.ckpt"
-    write_atomically(path, lambda file: file.write_bytes(b"first"))
-
-    def full_disk(file):
-        file.write_bytes(b"sec")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, full_disk)
-    assert path.read_bytes() == b"first"
-    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_state(config, uninterrupted, monkeypatch):

@@ -9,9 +9,10 @@ from pathlib import Path
 from torch import nn
 
 from foveal.exporting import onnx_graph, torch_program, weights
-from foveal.exporting.files import replacing, with_suffix
 from foveal.exporting.report import Check, ExportMismatchError, ExportReport
 from foveal.exporting.subject import Format, Subject, named_outputs, relative_deviation
+from foveal.files import replacing
+from foveal.names import unknown
 
 __all__ = ["FORMATS", "Check", "ExportMismatchError", "ExportReport", "export"]
 
@@ -59,9 +60,9 @@ def export(
         ExportMismatchError: the file read back does not compute what the network computes.
     """
     if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}: it must be one of {', '.join(FORMATS)}")
+        raise ValueError(unknown("format", format, FORMATS))
     kind = FORMATS[format]
-    target = with_suffix(Path(path), kind.suffix)
+    target = _with_suffix(Path(path), kind.suffix)
     subject = Subject.of(model, image_size=image_size, metadata=metadata or {})
     with replacing(target) as temporary:
         written = kind.write(subject, temporary)
@@ -86,3 +87,21 @@ def export(
             checks.append(Check(shape, deviation))
         size = temporary.stat().st_size
     return ExportReport(target, format, size, written.dynamic, written.notes, tuple(checks))
+
+
+def _with_suffix(path: Path, suffix: str) -> Path:
+    """Return ``path`` with ``suffix`` added if it has none.
+
+    Raises:
+        ValueError: it has another suffix.
+        OSError: it is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path} is a folder: name a file, such as {path / 'model'}{suffix}"
+        )
+    if not path.suffix:
+        return path.with_name(path.name + suffix)
+    if path.suffix != suffix:
+        raise ValueError(f"the file's name must end in {suffix}, not {path.suffix}: {path}")
+    return path

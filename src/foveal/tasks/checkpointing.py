@@ -15,6 +15,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from foveal.files import replacing
 from foveal.tasks.task import Task
 
 LAST = "last.ckpt"
@@ -27,28 +28,6 @@ class RunInterrupted(Exception):
     exit_status = 130
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file, then put it in place of ``path`` in one step.
-
-    If ``write`` fails (a full disk, a kill) the file that was at ``path`` stays whole.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes its files private
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, written atomically in the same folder."""
 
@@ -56,7 +35,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         """Write the checkpoint."""
-        write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
+        with replacing(Path(path)) as file:
+            torch.save(checkpoint, file)
 
 
 class SaveRun(Checkpoint):  # a Checkpoint: Lightning calls those after the task's own hooks

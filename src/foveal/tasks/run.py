@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from foveal.config import TrainConfig, from_dict, task_of, to_dict
 from foveal.data.transforms import Preprocess
+from foveal.files import replacing
 from foveal.models import create_model
 from foveal.names import nearest
-from foveal.tasks.checkpointing import write_atomically
 
 CONFIG, WEIGHTS, METRICS = "config.yaml", "best.safetensors", "metrics.json"
 # What may change between a run and its continuation without changing its result.
@@ -96,7 +97,8 @@ def write_config(folder: Path, config: TrainConfig) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+    with replacing(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -132,8 +134,13 @@ def save_weights(
         "classes": json.dumps(list(classes), ensure_ascii=False),
         "preprocess": json.dumps(pre.to_dict()),
     }
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_atomically(path, lambda file: save_file(state, file, metadata))
+    # Clones, because safetensors refuses tensors that share memory (tied weights).
+    state = {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in model.state_dict().items()
+    }
+    with replacing(path) as file:
+        save_file(state, file, metadata)
 
 
 def load(run: str | Path | Run) -> nn.Module:

@@ -1,0 +1,187 @@
+"""The commands as a person types them, on a tiny data set."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveal.cli import main
+
+TINY = ["--model", "test_efficientnet", "--data.batch_size", "6", "--data.workers", "0"]
+TINY += ["--device", "cpu", "--threads", "1", "--epochs", "1", "--data.image_size", "24"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return two classes of pictures in one folder, named as people name folders."""
+    root = tmp_path_factory.mktemp("my pictures")
+    rng = np.random.default_rng(0)
+    for name, level in (("Äpfel", 60), ("two words", 190)):
+        (root / name).mkdir()
+        for i in range(12):
+            array = np.clip(rng.normal(level, 30, (20, 26, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(array).save(root / name / f"picture {i}.JPG")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "first run"
+    status = main(["train", "classify", "--data.root", str(folder), *TINY, "--out", str(out)])
+    assert status == 0
+    return out
+
+
+def failing(capsys, *argv):
+    """Return the one sentence that a command prints before it exits with 2."""
+    assert main([str(word) for word in argv]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("foveal: error: ")
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_train_says_what_it_found_and_leaves_a_run(run, folder, capsys):
+    assert (run / "metrics.json").exists()
+    config = (run / "config.yaml").read_text()
+    assert config.startswith("task: classify")
+    assert "layout: imagefolder" in config
+
+
+def test_eval_says_which_split_it_used(run, capsys):
+    assert main(["eval", str(run), "--split", "test"]) == 0
+    out = capsys.readouterr().out
+    assert "pictures of split test:" in out
+    assert "seed 0" in out
+    assert main(["eval", str(run), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert scores == {k: v for k, v in metrics.items() if k.startswith("test/")}
+
+
+def test_predict_writes_json_csv_and_pictures(run, folder, tmp_path, capsys):
+    single = folder / "Äpfel" / "picture 0.JPG"
+    status = main(["predict", str(run), str(single), str(folder), "--out", str(tmp_path / "o")])
+    assert status == 0
+    result = json.loads((tmp_path / "o" / "predictions.json").read_text())
+    assert len(result["predictions"]) == 25
+    assert result["damaged"] == []
+    first = result["predictions"][0]
+    assert first["path"] == str(single)
+    assert sum(entry["probability"] for entry in first["top"]) == pytest.approx(1)
+    assert first["label"] == first["top"][0]["label"]
+    with (tmp_path / "o" / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [p["path"] for p in result["predictions"]]
+    with Image.open(tmp_path / "o" / "predictions_001.png") as sheet:
+        assert sheet.size[0] > 100
+
+
+def test_predict_names_a_damaged_picture_and_goes_on(run, folder, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes((folder / "Äpfel" / "picture 1.JPG").read_bytes())
+    (tmp_path / "in" / "b.jpg").write_bytes(b"")
+    assert main(["predict", str(run), str(tmp_path / "in"), "--out", str(tmp_path / "o")]) == 2
+    captured = capsys.readouterr()
+    assert "b.jpg" in captured.err
+    result = json.loads((tmp_path / "o" / "predictions.json").read_text())
+    assert len(result["predictions"]) == 1
+    assert len(result["damaged"]) == 1
+
+
+@pytest.mark.parametrize("name", ["safetensors", "torch"])
+def test_export_proves_equality(run, tmp_path, capsys, name):
+    assert main(["export", str(run), "--format", name, "--out", str(tmp_path / "net")]) == 0
+    assert "deviation" in capsys.readouterr().out
+
+
+def test_models_and_data_check(folder, capsys):
+    assert main(["models", "mobilenetv2_100_coordinate"]) == 0
+    assert "3.951 M" in capsys.readouterr().out
+    assert main(["data", "check", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "imagefolder" in out
+    assert "two words" in out
+
+
+def test_wrong_commands_name_the_nearest(capsys):
+    assert "did you mean 'train'" in failing(capsys, "trian")
+    assert "did you mean 'classify'" in failing(capsys, "train", "clasify")
+    assert "did you mean '--epochs'" in failing(capsys, "train", "classify", "--epoch", "3")
+    assert "--out" in failing(capsys, "train", "classify", "--resume")
+    assert "did you mean '--split'" in failing(capsys, "eval", "x", "--splt", "val")
+
+
+def test_wrong_runs_and_pictures(run, capsys, tmp_path):
+    assert "did you mean" in failing(capsys, "eval", run.parent / "first_run")
+    assert "not a run folder" in failing(capsys, "predict", tmp_path, "x.png", "--out", tmp_path)
+    missing = tmp_path / "x.png"
+    assert str(missing) in failing(capsys, "predict", run, missing, "--out", tmp_path)
+    message = failing(capsys, "export", run, "--format", "onxx", "--out", tmp_path / "x")
+    assert "did you mean 'onnx'" in message
+
+
+def test_wrong_data(capsys, tmp_path, folder, run):
+    def train(root, *more):
+        flags = ["--data.root", root, *TINY, "--out", tmp_path / "out", *more]
+        return failing(capsys, "train", "classify", *flags)
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert str(empty) in train(empty)
+    assert "did you mean" in train(str(folder) + "s")
+    one = tmp_path / "one" / "cat"
+    one.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(one / "a.png")
+    assert "class" in train(one.parent)
+    voc = tmp_path / "VOC2012"
+    for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
+        (voc / part).mkdir(parents=True)
+    (voc / "Annotations" / "1.xml").write_text("<annotation></annotation>")
+    Image.new("RGB", (8, 8)).save(voc / "JPEGImages" / "1.jpg")
+    assert "did you mean" in train(voc)
+    assert "already holds a run" in failing(
+        capsys, "train", "classify", "--data.root", folder, *TINY, "--out", run
+    )
+
+
+def test_a_class_missing_from_val_is_named(capsys, tmp_path):
+    for part, names in (("train", ("cat", "dog", "emu")), ("val", ("cat", "dog"))):
+        for name in names:
+            (tmp_path / "d" / part / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "d" / part / name / "a.png")
+    message = failing(
+        capsys, "train", "classify", "--data.root", tmp_path / "d", *TINY, "--out", tmp_path / "o"
+    )
+    assert "emu" in message
+    assert "val" in message
+
+
+def test_a_checkpoint_that_does_not_fit_says_what_differs(run, folder, capsys, tmp_path):
+    flags = ["--data.root", folder, *TINY, "--out", tmp_path / "o"]
+    flags += ["--checkpoint", run / "best.safetensors", "--model", "test_resnet"]
+    message = failing(capsys, "train", "classify", *flags)
+    assert "does not fit ResNet" in message
+
+
+def test_a_checkpoint_of_the_same_network_is_the_start(run, folder, tmp_path, capsys):
+    flags = ["--data.root", str(folder), *TINY, "--out", str(tmp_path / "o"), "--lr", "1e-12"]
+    flags += ["--checkpoint", str(run / "best.safetensors"), "--warmup_epochs", "0"]
+    assert main(["train", "classify", *flags]) == 0
+
+
+def test_resume_by_out_alone_takes_the_runs_own_settings(run, capsys):
+    assert main(["train", "classify", "--out", str(run), "--resume"]) == 0
+    assert "this run is finished" in capsys.readouterr().out
+    message = failing(capsys, "train", "classify", "--out", run, "--resume", "--lr", "0.5")
+    assert "has another lr" in message
+
+
+def test_the_configs_file_repeats_the_run(run, tmp_path):
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(run / "config.yaml"), "--out", str(again)]) == 0
+    first, second = (json.loads((p / "metrics.json").read_text()) for p in (run, again))
+    assert first == second

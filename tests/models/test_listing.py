@@ -1,0 +1,34 @@
+"""The table of networks."""
+
+import pytest
+
+from foveal.models import list_models
+from foveal.models.listing import table
+from foveal.models.published import PUBLISHED
+
+
+def test_every_own_network_is_listed_with_its_measured_size():
+    lines = table().splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list_models()
+    (row,) = (line for line in lines if line.startswith("mobilenetv2_100_coordinate"))
+    assert "3x224x224" in row
+    assert "3.951 M" in row
+    assert "306.7 M" in row
+
+
+def test_published_figures_stand_beside_ours_and_agree_to_their_last_digit():
+    lines = table(published=True).splitlines()
+    assert {line.split()[0] for line in lines[1:]} == set(PUBLISHED)
+    for line in lines[1:]:
+        name, _, ours, _, _, _, theirs, *_ = line.split()
+        decimals = len(theirs.partition(".")[2])
+        assert round(float(ours), decimals) == float(theirs), name
+
+
+def test_patterns_reach_timm_and_tasks_filter():
+    assert "resnet18 " in table("resnet18")
+    assert len(table("mobilenetv2_050_*", task="classify").splitlines()) == 4
+    with pytest.raises(ValueError, match="unknown model 'mobilnetv2_100': did you mean"):
+        table("mobilnetv2_100")
+    with pytest.raises(ValueError, match="unknown task 'clasify': did you mean 'classify'"):
+        table(task="clasify")
