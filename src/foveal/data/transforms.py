@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import foveal.torchvision_check  # noqa: F401  (before torchvision)
+
+# isort: split
+
 import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2

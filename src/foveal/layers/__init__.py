@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+import foveal.torchvision_check  # noqa: F401  (before timm)
 from foveal.layers.channel_attention import CBAM, SqueezeExcite
 from foveal.layers.coordinate_attention import CoordinateAttention
 from foveal.names import unknown

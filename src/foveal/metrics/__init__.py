@@ -1,5 +1,6 @@
 """Numbers computed from predictions and truth."""
 
+import foveal.torchvision_check  # noqa: F401  (before torchmetrics)
 from foveal.metrics.classification import (
     ClassificationScores,
     MultiLabelScores,

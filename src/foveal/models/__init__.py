@@ -12,6 +12,10 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import foveal.torchvision_check  # noqa: F401  (before timm)
+
+# isort: split
+
 import timm
 import torch
 from timm.models import get_pretrained_cfg, is_model, model_entrypoint, split_model_name_tag

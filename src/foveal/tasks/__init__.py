@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+import foveal.torchvision_check  # noqa: F401  (before Lightning)
 from foveal.config import TrainConfig, task_of
 
 if TYPE_CHECKING:
