@@ -238,16 +238,25 @@ def test_exports_with_dynamic_sizes(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("training", [False, True])
-def test_compiles(name, training):
+def test_compiles_for_evaluation_at_changing_sizes(name):
     torch.compiler.reset()
-    layer = make(name).train(training)
+    layer = make(name).eval()
     compiled = torch.compile(copy.deepcopy(layer), fullgraph=True)
-    # In training the batch changes (an epoch's last one), not the size: torch 2.14's compiler fails
-    # on BatchNorm over a changing H + W, and with dynamic=True on squeeze and excite's backward.
-    shapes = [(4, 9, 7), (3, 9, 7)] if training else [(4, 9, 7), (3, 6, 11)]
-    for batch, *size in shapes:
-        x, leaf = (picture(batch, CHANNELS, *size).requires_grad_() for _ in range(2))
+    with torch.no_grad():
+        for batch, *size in [(4, 9, 7), (3, 6, 11), (1, 20, 5)]:
+            x = picture(batch, CHANNELS, *size)
+            torch.testing.assert_close(compiled(x), layer(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_compiles_for_training_at_changing_batch_sizes(name):
+    # Not at changing H and W: there torch 2.14's compiler fails in BatchNorm (coordinate) and in
+    # the backward pass of a 1x1 convolution (se), with an error of its own, not with wrong numbers.
+    torch.compiler.reset()
+    layer = make(name)
+    compiled = torch.compile(copy.deepcopy(layer), fullgraph=True)
+    for batch in (4, 3):
+        x, leaf = (picture(batch, CHANNELS, 9, 7).requires_grad_() for _ in range(2))
         y, truth = compiled(x), layer(leaf)
         torch.testing.assert_close(y, truth, rtol=1e-5, atol=1e-6)
         y.square().sum().backward()
