@@ -190,3 +190,28 @@ def test_published_weights_are_timms_where_it_has_them():
 def test_levels_that_do_not_exist_are_refused(out_indices):
     with pytest.raises(ValueError, match="out_indices must be"):
         create_model("mobilenetv2_050_se", features_only=True, out_indices=out_indices)
+
+
+@pytest.mark.parametrize("stem_stride", [1, 2])
+@pytest.mark.parametrize("stages", range(1, 8))
+def test_fewer_stages_keep_the_feature_maps_that_they_declare(stages, stem_stride):
+    kw = {"stages": stages, "stem_stride": stem_stride, "features_only": True}
+    for wrapper in ({}, {"feature_cls": "getter"}):
+        network = create_model("mobilenetv2_050_coordinate", **kw, **wrapper)
+        maps = network(torch.rand(1, 3, 64, 64))
+        assert [64 // x.shape[3] for x in maps] == network.feature_info.reduction()
+        assert [x.shape[1] for x in maps] == network.feature_info.channels()
+
+
+def test_stages_out_of_range_or_with_pretrained_weights_are_refused():
+    with pytest.raises(ValueError, match="stages must lie between 1 and 7, not 8"):
+        create_model("mobilenetv2_050_coordinate", stages=8)
+    with pytest.raises(ValueError, match="weights are for all 7 stages, not 4"):
+        create_model("mobilenetv2_050_coordinate", stages=4, pretrained=True)
+
+
+def test_a_new_classifier_is_unsure_whatever_the_number_of_classes():
+    torch.manual_seed(0)
+    network = create_model("mobilenetv2_050_coordinate", num_classes=10, stages=4).eval()
+    assert network.classifier.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert network.classifier.bias.abs().max() == 0

@@ -43,7 +43,8 @@ STAGES = [
     ["ir_r3_k3_s2_e6_c160_se1"],
     ["ir_r1_k3_s1_e6_c320_se1"],
 ]
-_LEVELS = 5  # feature maps, of strides 2, 4, 8, 16, 32
+# Feature maps of the first 1, 2, ... 7 stages: a level ends where the next stage has a stride.
+_LEVELS = (1, 2, 3, 4, 4, 5, 5)
 
 
 def _trunk_cfgs() -> dict[str, Any]:
@@ -85,13 +86,18 @@ def init_weights(module: nn.Module) -> None:
 
     Convolutions, the attention's included, are drawn from N(0, sqrt(2 / (k * k * out))), biases
     are 0, BatchNorm is 1 and 0. timm divides ``out`` by the groups, so its depthwise convolutions
-    begin sqrt(out) times larger; the classifier keeps timm's uniform draw.
+    begin sqrt(out) times larger. The classifier is drawn from N(0, 0.01) as in torchvision's
+    MobileNetV2: timm's uniform draw grows as classes get fewer, and with ten of them a network
+    begins with logits of several units, sure and wrong.
     """
     if isinstance(module, nn.Conv2d):
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
         nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.01)
+        nn.init.zeros_(module.bias)
 
 
 def _create(
@@ -102,6 +108,7 @@ def _create(
     *,
     reduction: int,
     stem_stride: int = 2,
+    stages: int = len(STAGES),
     output_stride: int = 32,
     features_only: bool = False,
     **kw: Any,
@@ -115,12 +122,18 @@ def _create(
         pretrained: load the plain network's weights into the trunk.
         reduction: of the attention's bottleneck, counted from the expanded channels.
         stem_stride: 1 for small pictures; strides of all feature maps are then halved.
+        stages: how many of the seven stages to keep; four suit pictures of about 32 pixels.
         output_stride: largest total stride; what would be coarser is dilated.
         features_only: return feature maps; ``out_indices`` and ``feature_cls`` as in timm.
         **kw: arguments of timm's ``EfficientNet``, and ``bn_eps`` and ``bn_momentum``.
     """
-    _check_out_indices(kw.get("out_indices"))
-    build, build_args = _mode(features_only, kw)
+    if not 1 <= stages <= len(STAGES):
+        raise ValueError(f"stages must lie between 1 and {len(STAGES)}, not {stages!r}")
+    if pretrained and stages < len(STAGES):
+        raise ValueError(f"the pretrained weights are for all {len(STAGES)} stages, not {stages}")
+    levels = _LEVELS[stages - 1]
+    _check_out_indices(kw.get("out_indices"), levels)
+    build, build_args = _mode(features_only, levels, kw)
     round_chs_fn = partial(efficientnet.round_channels, multiplier=width)
     norm_layer = kw.pop("norm_layer", None)
     network: nn.Module = build_model_with_cfg(
@@ -130,7 +143,7 @@ def _create(
         pretrained_strict=False,  # the filter has checked: only the attention's tensors are missing
         pretrained_filter_fn=_trunk_weights,
         **build_args,
-        block_args=efficientnet.decode_arch_def(STAGES),
+        block_args=efficientnet.decode_arch_def(STAGES[:stages]),
         num_features=max(1280, round_chs_fn(1280)),
         stem_size=32,
         round_chs_fn=round_chs_fn,
@@ -146,29 +159,32 @@ def _initialised(net_class: Callable[..., nn.Module], **kw: Any) -> nn.Module:
     return net_class(**kw).apply(init_weights)
 
 
-def _mode(features_only: bool, kw: dict[str, Any]) -> tuple[Callable[..., nn.Module], Any]:
+def _mode(
+    features_only: bool, levels: int, kw: dict[str, Any]
+) -> tuple[Callable[..., nn.Module], Any]:
     """Return the class to build, initialised, and what timm's builder is told about features."""
     if features_only and not ("feature_cls" in kw or "feature_cfg" in kw):
         # timm's default for this family: no wrapper, the keys of the whole network.
         unused = ("num_classes", "num_features", "global_pool")
+        kw.setdefault("out_indices", tuple(range(levels)))
         return partial(_initialised, efficientnet.EfficientNetFeatures), {"kwargs_filter": unused}
-    levels = {"out_indices": tuple(range(_LEVELS)), "flatten_sequential": True}
-    feature_cfg = {**levels, **kw.pop("feature_cfg", {})}
+    defaults = {"out_indices": tuple(range(levels)), "flatten_sequential": True}
+    feature_cfg = {**defaults, **kw.pop("feature_cfg", {})}
     return (
         partial(_initialised, efficientnet.EfficientNet),
         {"features_only": features_only, "feature_cfg": feature_cfg},
     )
 
 
-def _check_out_indices(out_indices: int | Sequence[int] | None) -> None:
+def _check_out_indices(out_indices: int | Sequence[int] | None, levels: int) -> None:
     if isinstance(out_indices, int):
-        valid = 1 <= out_indices <= _LEVELS
+        valid = 1 <= out_indices <= levels
     else:
-        valid = out_indices is None or all(-_LEVELS <= i < _LEVELS for i in out_indices)
+        valid = out_indices is None or all(-levels <= i < levels for i in out_indices)
     if not valid:
         raise ValueError(
-            f"out_indices must be a number of levels up to {_LEVELS} or indices from 0 to "
-            f"{_LEVELS - 1}, not {out_indices!r}"
+            f"out_indices must be a number of levels up to {levels} or indices from 0 to "
+            f"{levels - 1}, not {out_indices!r}"
         )
 
 

@@ -173,12 +173,12 @@ def gate_canvas(x: Tensor, gates: Sequence[Gates], setup: "ClassifySetup") -> Ca
         for column, gate in enumerate(gates, start=1):
             axes = cells[row, column]
             height, width = gate.map.shape[1:]
-            axes.imshow(gate.map[row], cmap="magma", extent=(0, width, height, 0))
+            axes.imshow(gate.map[row].numpy(), cmap="magma", extent=(0, width, height, 0))
             top = axes.inset_axes((0, 1.02, 1, 0.18))
-            top.plot(np.arange(width) + 0.5, gate.columns[row], color=INK, linewidth=1)
+            top.plot(np.arange(width) + 0.5, gate.columns[row].numpy(), color=INK, linewidth=1)
             top.set_xlim(0, width)
             side = axes.inset_axes((-0.2, 0, 0.18, 1))
-            side.plot(-gate.rows[row], np.arange(height) + 0.5, color=INK, linewidth=1)
+            side.plot(-gate.rows[row].numpy(), np.arange(height) + 0.5, color=INK, linewidth=1)
             side.set_ylim(height, 0)
             for inset in (top, side):
                 inset.axis("off")

@@ -1,0 +1,59 @@
+"""The recipes train."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import foveal
+from foveal.recipes import RECIPES
+from foveal.tasks import make_setup
+
+# True ImageNet-1k indices of four classes; the folders below have only two of them.
+TSV = "index\twnid\tname\n0\tn01440764\ttench\n1\tn01443537\tgoldfish\n"
+TSV += "2\tn01484850\tgreat white shark\n3\tn01491361\ttiger shark\n"
+
+
+@pytest.fixture
+def miniature_imagenet(tmp_path):
+    """Write train and val with two wnids each, as ImageNet lies on disk."""
+    root = tmp_path / "imagenet"
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for wnid in ("n01443537", "n01491361"):
+            (root / part / wnid).mkdir(parents=True)
+            for i in range(3):
+                array = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(array).save(root / part / wnid / f"{wnid}_{part}_{i}.JPEG")
+    (root / "classes.tsv").write_text(TSV)
+    return root
+
+
+def test_coordinate_imagenet_on_a_miniature_with_true_class_indices(miniature_imagenet, tmp_path):
+    recipe = RECIPES["coordinate_imagenet"]()
+    assert (recipe.epochs, recipe.schedule, recipe.weight_decay) == (200, "cosine", 4e-5)
+    data = dataclasses.replace(
+        recipe.data, root=str(miniature_imagenet), image_size=32, batch_size=3, workers=0
+    )
+    config = dataclasses.replace(
+        recipe, data=data, max_steps=2, device="cpu", out=str(tmp_path / "run")
+    )
+    setup = make_setup(config)
+    assert setup.classes == ("tench", "goldfish", "great white shark", "tiger shark")
+    assert sorted(set(setup.splits["train"].targets.tolist())) == [1, 3]
+    run = foveal.train(config)
+    assert foveal.load(run).classifier.out_features == 4
+    assert 0 <= run.metrics["test/accuracy"] <= 1
+
+
+def test_the_demo_recipe_starts(tmp_path):
+    demo = RECIPES["demo"]()
+    assert demo.data.root is None
+    data = dataclasses.replace(demo.data, workers=0, batch_size=16)
+    run = foveal.train(
+        dataclasses.replace(
+            demo, data=data, max_steps=1, device="cpu", out=str(tmp_path / "demo")
+        )
+    )
+    assert (run.path / "figures" / "gates.png").exists()
