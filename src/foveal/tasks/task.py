@@ -48,6 +48,8 @@ class Task(LightningModule):
         super().__init__()
         self.config, self.monitor = config, monitor
         self.batches, self.loader = batches, loader
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)
         self.model, self.loss, self.scores = model, loss, scores
         self.average = (
             AveragedModel(model, multi_avg_fn=self._average_weights, use_buffers=True)

@@ -120,8 +120,6 @@ class _Training:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        if self.config.channels_last:
-            self.task.to(memory_format=torch.channels_last)
 
     def run(self) -> Run:
         """Train from the start or from the saved state, test, and write the results."""
