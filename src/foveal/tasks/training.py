@@ -1,6 +1,7 @@
 """``foveal.train``: from a config to a run folder."""
 
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -75,17 +76,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> Run:
     elif main_process:
         _check_unused(folder)
     seed_everything(config.seed, verbose=False)
-    setup = make_setup(config)
-    if main_process and not going_on:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder, setup.config)
-        write_json(folder / "classes.json", list(setup.classes))
-    if main_process:
-        write_json(folder / "env.json", environment())
-        print(setup.describe(), flush=True)
-        _report_left_out(folder, setup)
     with quiet_lightning():
-        return _Training(setup, folder, arguments).run()
+        training = _Training(make_setup(config), folder, arguments)
+        if main_process:
+            training.open_folder()
+        return training.run()
 
 
 class _Training:
@@ -106,6 +101,8 @@ class _Training:
             )
         loggers: list[Logger] = []
         if self.config.tensorboard:
+            if importlib.util.find_spec("tensorboard") is None:
+                raise ImportError("--tensorboard needs an extra: pip install foveal[tensorboard]")
             loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
         self.trainer = Trainer(
             **arguments,
@@ -120,6 +117,20 @@ class _Training:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
+
+    def open_folder(self) -> None:
+        """Write what is known before the training, and say what the data is."""
+        if not (self.folder / CONFIG).exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_config(self.folder, self.config)
+            write_json(self.folder / "classes.json", list(self.setup.classes))
+        write_json(self.folder / "env.json", environment())
+        print(self.setup.describe(), flush=True)
+        left_out = self.setup.left_out
+        if left_out:
+            path = self.folder / "skipped.txt"
+            write_text(path, "\n".join(left_out) + "\n")
+            print(f"{len(left_out)} damaged pictures are left out, listed in {path}", flush=True)
 
     def run(self) -> Run:
         """Train from the start or from the saved state, test, and write the results."""
@@ -219,7 +230,7 @@ def _folder(config: TrainConfig) -> Path:
 def _check_unused(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder}: this is a file, it must be a folder")
-    if (folder / CONFIG).exists():
+    if any((folder / name).exists() for name in (CONFIG, LAST, METRICS)):
         raise ValueError(
             f"--out {folder} already holds a run: choose another, or go on with it by --resume"
         )
@@ -232,12 +243,6 @@ def _check_same_run(folder: Path, config: TrainConfig) -> None:
             f"--resume: the run in {folder} has another {', '.join(changed)}: "
             "leave them as they were, or choose another --out"
         )
-
-
-def _report_left_out(folder: Path, setup: Setup) -> None:
-    if setup.left_out:
-        write_text(folder / "skipped.txt", "\n".join(setup.left_out) + "\n")
-        print(f"{len(setup.left_out)} damaged pictures left out, listed in {folder}/skipped.txt")
 
 
 def _csv(rows: list[dict[str, float]]) -> str:
