@@ -24,9 +24,16 @@ def progress_arguments(*callbacks: Callback) -> dict[str, Any]:
     """
     if sys.stdout.isatty():
         theme = RichProgressBarTheme(progress_bar="cyan", progress_bar_finished="green")
-        bar = RichProgressBar(leave=False, theme=theme)
+        bar = EpochBar(leave=False, theme=theme)
         return {"callbacks": [*callbacks, bar], "enable_progress_bar": True}
     return {"callbacks": [*callbacks, BatchLines()], "enable_progress_bar": False}
+
+
+class EpochBar(RichProgressBar):
+    """Lightning's bar, counting epochs from 1 as everything else here does."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
 class BatchLines(Callback):

@@ -179,7 +179,8 @@ class _Training:
             )
         write_text(self.folder / "metrics.csv", _csv(task.history))
         row = task.history[-1]
-        scores = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k.startswith(("train", "val")))
+        shown = ("train/loss", f"val/{task.monitor}")
+        scores = "  ".join(f"{key} {row[key]:.4f}" for key in shown)
         best = "  (best so far)" if task.improved else ""
         elapsed = time.monotonic() - self.start
         print(
