@@ -104,3 +104,9 @@ def test_config_and_recipes_import_the_standard_library_only():
 def test_configs_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         ClassifyConfig().lr = 1.0
+
+
+@pytest.mark.parametrize("ignored", [{"loss": "other"}, {"loss_args": {"label_smoothing": 0.1}}])
+def test_multi_label_takes_no_other_loss(ignored):
+    with pytest.raises(ValueError, match="multi_label trains the binary cross entropy"):
+        ClassifyConfig(multi_label=True, **ignored)

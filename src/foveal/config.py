@@ -183,6 +183,14 @@ class ClassifyConfig(TrainConfig):
     multi_label: bool = False
     class_weights: Literal["none", "balanced"] = "none"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.multi_label and (self.loss != "cross_entropy" or self.loss_args):
+            raise ValueError(
+                "multi_label trains the binary cross entropy of each class: leave loss and "
+                "loss_args out"
+            )
+
 
 def _at_least(name: str, value: float, least: float) -> None:
     if not value >= least:

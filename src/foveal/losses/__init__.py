@@ -14,7 +14,7 @@ LOSSES: dict[str, type[nn.Module]] = {"cross_entropy": nn.CrossEntropyLoss}
 
 
 def create_loss(
-    name: str, num_classes: int, weight: torch.Tensor | None = None, **args: Any
+    name: str, num_classes: int, weight: torch.Tensor | None = None, /, **args: Any
 ) -> nn.Module:
     """Return a loss over classes: ``loss(logits [B, K, ...], target) -> scalar``.
 
@@ -33,7 +33,9 @@ def create_loss(
     own = inspect.signature(loss_class).parameters
     given = {"num_classes": num_classes, "weight": weight}
     given = {key: value for key, value in given.items() if key in own}
-    known = [p for p in own if p not in ("num_classes", "weight", "size_average", "reduce")]
+    # The first two are given above, the others could make more of the loss than one number.
+    fixed = ("num_classes", "weight", "size_average", "reduce", "reduction")
+    known = [p for p in own if p not in fixed]
     for key in args:
         if key not in known:
             raise ValueError(unknown(f"argument of the loss {name}", key, known))
