@@ -10,6 +10,7 @@ from foveal.data.loading import (
     TransformedPictures,
     leave_out_damaged,
     make_loader,
+    probe_all,
 )
 from foveal.data.pictures import DamagedPictureError
 from foveal.data.sampling import BatchSampler
@@ -32,6 +33,9 @@ class Noise:
         if index in self.damaged:
             raise DamagedPictureError(self.name(index), "truncated")
         return Image.fromarray(self.arrays[index])
+
+    def probe(self, index):
+        self.load(index)
 
     def name(self, index):
         return f"noise/{index}.png"
@@ -72,6 +76,12 @@ def test_worker_processes_change_nothing(workers):
     for alone, helped in zip(batches(0), batches(workers), strict=True):
         for a, b in zip(alone, helped, strict=True):
             assert torch.equal(a, b)
+
+
+def test_a_first_look_names_the_first_damaged_picture_and_counts_them():
+    probe_all(Noise())
+    with pytest.raises(ValueError, match=r"^noise/2\.png: truncated \(2 of 10 pictures will not"):
+        probe_all(Noise(damaged=(2, 7)))
 
 
 def test_damaged_pictures_are_left_out_and_named():

@@ -13,6 +13,7 @@ from foveal.data.pictures import (
     decode,
     list_pictures,
     open_picture,
+    probe,
     walk,
 )
 
@@ -265,3 +266,19 @@ def test_walk_follows_a_link_to_a_folder_elsewhere(paint, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
     assert list(walk(tmp_path / "data")) == [tmp_path / "data" / "link" / "a.png"]
+
+
+def test_a_probe_finds_what_the_header_shows_and_leaves_pixels_alone(paint, tmp_path):
+    path = paint("sound.png")
+    probe(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    probe(path)  # the header is whole
+    path.write_bytes(b"")
+    with pytest.raises(DamagedPictureError, match="the file is empty"):
+        probe(path)
+    path.write_bytes(b"<html>")
+    with pytest.raises(DamagedPictureError, match="not a picture"):
+        probe(path)
+    with pytest.raises(DamagedPictureError, match="there is no such file"):
+        probe(tmp_path / "missing.png")

@@ -219,6 +219,10 @@ def test_damaged_pictures_stop_or_are_left_out(config, replaced, colors, tmp_pat
     with pytest.raises(ValueError, match=r"train.blue.3\.png") as error:
         foveal.train(replaced(config, out=str(tmp_path / "stop")))
     assert "\n" not in str(error.value)
+    broken.write_bytes(b"")  # an empty file is found before the training starts
+    with pytest.raises(ValueError, match=r"3\.png: the file is empty \(1 of 30 pictures will not"):
+        foveal.train(replaced(config, out=str(tmp_path / "empty")))
+    assert not (tmp_path / "empty").exists()
     run = foveal.train(replaced(config, on_error="skip"))
     assert str(broken) in (run.path / "skipped.txt").read_text()
     assert str(broken) in (run.path / "report.html").read_text()
@@ -239,6 +243,33 @@ def test_the_report_is_one_escaped_page(config, replaced, colors, tmp_path):
     assert 'src="data:image/png;base64,' in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert page.count("<figure>") == len(list((run.path / "figures").glob("*.png")))
+
+
+def test_several_labels_per_picture(config, replaced, colors, tmp_path):
+    lines = ["path,labels,split"]
+    for part in ("train", "val", "test"):
+        for name in ("amber", "blue", "coral"):
+            warm = "" if name == "blue" else ";warm"
+            paths = sorted((colors / part / name).iterdir())
+            lines += [f"{path},{name}{warm},{part}" for path in paths]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    run = foveal.train(
+        replaced(
+            config, root=str(tmp_path / "labels.csv"), multi_label=True, class_weights="balanced"
+        )
+    )
+    assert set(run.metrics) >= {"test/map", "test/accuracy", "test/nll", "val/map"}
+    assert foveal.load(run).classes == ("amber", "blue", "coral", "warm")
+    (prediction,) = foveal.predict(run, colors / "test" / "blue" / "0.png")
+    assert set(filter(None, prediction.label.split(";"))) <= {"amber", "blue", "coral", "warm"}
+    assert foveal.evaluate(run).scores["test/map"] == run.metrics["test/map"]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_and_saves_plain_keys(config, replaced):
+    run = foveal.train(replaced(config, compile=True, epochs=1))
+    assert not any("_orig_mod" in key for key in load_file(run.path / "best.safetensors"))
+    assert foveal.evaluate(run).scores["test/accuracy"] == run.metrics["test/accuracy"]
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,32 @@ class SoundPictures:
     damaged: tuple[str, ...]
 
 
+def probe_all(pictures: StoredPictures, progress: Callable[[int, int], None] | None = None) -> None:
+    """Look at every picture's header before time is spent on training.
+
+    Args:
+        pictures: one split.
+        progress: called with (done, total) after each picture.
+
+    Raises:
+        ValueError: pictures are missing, empty or no pictures; names the first and their number.
+            (Damage behind the header is found when the picture is read.)
+    """
+    damaged = []
+    for index in range(len(pictures)):
+        try:
+            pictures.probe(index)
+        except DamagedPictureError as error:
+            damaged.append(str(error))
+        if progress is not None:
+            progress(index + 1, len(pictures))
+    if damaged:
+        raise ValueError(
+            f"{damaged[0]} ({len(damaged)} of {len(pictures)} pictures will not open; `foveal data "
+            "check` lists them, --data.on_error skip leaves them out)"
+        )
+
+
 def leave_out_damaged(
     pictures: StoredPictures, progress: Callable[[int, int], None] | None = None
 ) -> SoundPictures:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveal.data.pictures import decode
+from foveal.data.pictures import decode, probe
 
 
 class Pictures(Protocol):
@@ -37,6 +37,9 @@ class StoredPictures(Pictures, Protocol):
 
     def decode(self, index: int) -> tuple[Image.Image, str]:
         """Return a picture as RGB, and its mode in the file (``RGB``, ``L``, ``P, animated``)."""
+
+    def probe(self, index: int) -> None:
+        """Look at a picture without decoding it; raises :class:`DamagedPictureError`."""
 
 
 class PictureFiles:
@@ -66,6 +69,10 @@ class PictureFiles:
     def decode(self, index: int) -> tuple[Image.Image, str]:
         """Return a picture as RGB, and its mode in the file."""
         return decode(self.name(index))
+
+    def probe(self, index: int) -> None:
+        """Read a picture's header; raises :class:`DamagedPictureError`."""
+        probe(self.name(index))
 
     def name(self, index: int) -> str:
         """Return a picture's path."""
@@ -99,6 +106,9 @@ class PictureArray:
     def decode(self, index: int) -> tuple[Image.Image, str]:
         """Return a picture as RGB, and its mode in the file."""
         return self.load(index), "L" if self.pixels.ndim == 3 else "RGB"
+
+    def probe(self, index: int) -> None:
+        """Do nothing: the pixels are in memory already."""
 
     def name(self, index: int) -> str:
         """Return a picture's file and row, such as ``data_batch_1[17]``."""
@@ -134,6 +144,10 @@ class ChosenPictures:
     def decode(self, index: int) -> tuple[Image.Image, str]:
         """Return a picture as RGB, and its mode in the file."""
         return self.pictures.decode(int(self.indices[index]))
+
+    def probe(self, index: int) -> None:
+        """Look at a picture without decoding it; raises :class:`DamagedPictureError`."""
+        self.pictures.probe(int(self.indices[index]))
 
     def name(self, index: int) -> str:
         """Return where a picture is."""

@@ -9,6 +9,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,25 @@ def decode(path: str | os.PathLike[str]) -> tuple[Image.Image, str]:
     The mode is Pillow's word (``RGB``, ``L``, ``P``, ``CMYK``, ``I;16``), with ``, animated``
     where the file holds several frames.
     """
+    with _opened(path) as stored:
+        stored.load()
+        mode = stored.mode + (", animated" if _is_animated(stored) else "")
+        return _upright(_to_rgb(stored), _orientation(stored)), mode
+
+
+def probe(path: str | os.PathLike[str]) -> None:
+    """Read a picture's header, which finds most damage in a small part of the time of decoding.
+
+    Raises:
+        DamagedPictureError: as :func:`open_picture` does, but for truncated or damaged pixels.
+    """
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open a picture without decoding it; say of every error on the way what is damaged."""
     if _PILLOW_WARNINGS not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
@@ -79,9 +99,7 @@ def decode(path: str | os.PathLike[str]) -> tuple[Image.Image, str]:
                 raise DamagedPictureError(path, "the file is empty")
             with Image.open(file, formats=_FORMATS) as stored:
                 _refuse_bomb(path, stored.size)
-                stored.load()
-                mode = stored.mode + (", animated" if _is_animated(stored) else "")
-                return _upright(_to_rgb(stored), _orientation(stored)), mode
+                yield stored
     except DamagedPictureError:
         raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:

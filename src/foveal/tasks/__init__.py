@@ -5,6 +5,7 @@ line below.
 """
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -18,14 +19,19 @@ if TYPE_CHECKING:
 SETUPS = {"classify": ("foveal.tasks.classify", "ClassifySetup")}
 
 
-def make_setup(config: TrainConfig, model: nn.Module | None = None) -> "Setup":
+def make_setup(
+    config: TrainConfig,
+    model: nn.Module | None = None,
+    splits: Sequence[str] = ("train", "val", "test"),
+) -> "Setup":
     """Return the setup of a config's task.
 
     Args:
         config: the run.
         model: a trained network with ``.classes`` and ``.preprocess``, for evaluation; None
             builds the one that the config describes.
+        splits: those that will be used.
     """
     module, name = SETUPS[task_of(config)]
-    setup: Setup = getattr(importlib.import_module(module), name)(config, model)
+    setup: Setup = getattr(importlib.import_module(module), name)(config, model, splits)
     return setup

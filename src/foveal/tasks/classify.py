@@ -15,10 +15,10 @@ from foveal.config import ClassifyConfig
 from foveal.data.classification import read_classification
 from foveal.data.loading import (
     Batch,
-    SoundPictures,
     TransformedPictures,
     leave_out_damaged,
     make_loader,
+    probe_all,
 )
 from foveal.data.parts import ChosenPictures, StoredPictures
 from foveal.data.sampling import BatchSampler
@@ -128,6 +128,7 @@ class ClassifySetup(Setup):
         config: the run.
         model: a trained network, for evaluation; its classes and preprocessing are kept, and the
             data's classes are matched to them by name.
+        splits: those that will be used.
 
     Raises:
         ValueError: the data do not fit; one sentence says where and what would be right.
@@ -135,7 +136,12 @@ class ClassifySetup(Setup):
 
     config: ClassifyConfig
 
-    def __init__(self, config: ClassifyConfig, model: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        config: ClassifyConfig,
+        model: nn.Module | None = None,
+        splits: Sequence[str] = ("train", "val", "test"),
+    ) -> None:
         data = read_classification(
             config.data.root,
             config.data.layout,
@@ -164,18 +170,24 @@ class ClassifySetup(Setup):
                 for name, split in self.splits.items()
             }
         self.left_out: list[str] = []
-        if config.data.on_error == "skip":
-            self._leave_out_damaged()
+        self._first_pass(splits)
 
-    def _leave_out_damaged(self) -> None:
-        # Splits may share pictures (a layout without a test part): look at each split once.
-        sound: dict[int, SoundPictures] = {}
-        for name, split in self.splits.items():
-            if id(split) not in sound:
-                with reading_bar(f"opening every {name} picture once") as progress:
-                    sound[id(split)] = leave_out_damaged(split, progress)
-                self.left_out += sound[id(split)].damaged
-            self.splits[name] = sound[id(split)].pictures
+    def _first_pass(self, splits: Sequence[str]) -> None:
+        """Find damaged pictures before time is spent on training."""
+        # Splits may share pictures (a layout without a test part): look at each once.
+        seen: dict[int, StoredPictures] = {}
+        for name in splits:
+            split = self.splits[name]
+            if id(split) not in seen:
+                with reading_bar(f"looking at the {name} pictures") as progress:
+                    if self.config.data.on_error == "skip":
+                        sound = leave_out_damaged(split, progress)
+                        seen[id(split)] = sound.pictures
+                        self.left_out += sound.damaged
+                    else:
+                        probe_all(split, progress)
+                        seen[id(split)] = split
+            self.splits[name] = seen[id(split)]
 
     def size(self, split: str) -> int:
         """Return the number of pictures of a split."""

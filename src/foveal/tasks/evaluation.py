@@ -66,7 +66,7 @@ def evaluate(
         data = dataclasses.replace(data, workers=workers)
     # The loaded weights are the averaged ones already.
     config = dataclasses.replace(config, data=data, device=device or config.device, ema=False)
-    setup = make_setup(config, load(folder))
+    setup = make_setup(config, load(folder), [split])
     task = setup.task(training=False)
     with quiet_lightning():
         trainer = Trainer(

@@ -100,6 +100,7 @@ def predict(
 
     Raises:
         ValueError: no such run, no such picture, or no picture in a folder.
+        TypeError: neither a path nor a PIL image.
         DamagedPictureError: a picture will not open.
     """
     folder = run_folder(run.path if isinstance(run, Run) else run)
@@ -155,6 +156,8 @@ def _expand(source: Source) -> list[Source]:
     """Return the pictures that a source stands for."""
     if isinstance(source, Image.Image):
         return [source]
+    if not isinstance(source, str | Path):
+        raise TypeError(f"a picture must be a path or a PIL image, not {type(source).__name__}")
     path = Path(source)
     if path.is_dir():
         folders = [path, *sorted(p for p in path.rglob("*") if p.is_dir())]

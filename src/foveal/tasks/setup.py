@@ -26,6 +26,7 @@ class Setup(ABC):
         classes: names, in the order of the network's outputs.
         model: the network.
         preprocess: what the network wants to see.
+        layout: name of the data's layout.
         origins: where each split's pictures come from, one phrase each.
         notes: what a reader of the results should know about the data.
         left_out: one complaint for each damaged picture that was left out.
@@ -35,6 +36,7 @@ class Setup(ABC):
     classes: tuple[str, ...]
     model: nn.Module
     preprocess: Preprocess
+    layout: str
     origins: dict[str, str]
     notes: tuple[str, ...]
     left_out: list[str]
@@ -73,9 +75,10 @@ class Setup(ABC):
         return self.loader(split, self.batches(split))
 
     def describe(self) -> str:
-        """Say what the data is, one line per split."""
+        """Say what the data is: the layout, a line per split, notes."""
+        head = f"data: {self.config.data.root or 'built-in'}, layout {self.layout}"
         splits = [
             f"{split:5s} {self.size(split):7,d} pictures: {origin}"
             for split, origin in self.origins.items()
         ]
-        return "\n".join([*splits, *self.notes])
+        return "\n".join([head, *splits, *self.notes])
