@@ -75,7 +75,7 @@ def decode(path: str | os.PathLike[str]) -> tuple[Image.Image, str]:
     with _opened(path) as stored:
         stored.load()
         mode = stored.mode + (", animated" if _is_animated(stored) else "")
-        return _upright(_to_rgb(stored), _orientation(stored)), mode
+        return upright_rgb(stored), mode
 
 
 def probe(path: str | os.PathLike[str]) -> None:
@@ -117,6 +117,16 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             raise  # the machine's trouble (too many open files, disk error), not the picture's
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DamagedPictureError(path, f"will not decode ({reason})") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return a copy of an opened picture as :func:`open_picture` returns the file.
+
+    Raises:
+        ValueError: values that have no defined range.
+        OSError: the picture is read only now, and is damaged.
+    """
+    return _upright(_to_rgb(image), _orientation(image))
 
 
 def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:

@@ -13,7 +13,13 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 from torch import nn
 
-from foveal.data.pictures import DamagedPictureError, list_pictures, open_picture
+from foveal.data.pictures import (
+    DamagedPictureError,
+    is_picture_name,
+    open_picture,
+    upright_rgb,
+    walk,
+)
 from foveal.tasks.report import INK
 from foveal.tasks.run import Run, load, read_config, run_folder, write_json, write_text
 
@@ -160,8 +166,7 @@ def _expand(source: Source) -> list[Source]:
         raise TypeError(f"a picture must be a path or a PIL image, not {type(source).__name__}")
     path = Path(source)
     if path.is_dir():
-        folders = [path, *sorted(p for p in path.rglob("*") if p.is_dir())]
-        pictures: list[Source] = [p for folder in folders for p in list_pictures(folder)]
+        pictures: list[Source] = [p for p in walk(path) if is_picture_name(p.name)]
         if not pictures:
             raise ValueError(f"{path}: there is no picture in this folder")
         return pictures
@@ -172,7 +177,11 @@ def _expand(source: Source) -> list[Source]:
 
 def _open(source: Source) -> tuple[str, Image.Image]:
     if isinstance(source, Image.Image):
-        return "", source.convert("RGB")
+        try:
+            return "", upright_rgb(source)
+        except (OSError, ValueError) as error:
+            name = getattr(source, "filename", "") or "a picture given as an object"
+            raise DamagedPictureError(name, f"will not decode ({error})") from error
     return str(source), open_picture(Path(source))
 
 
