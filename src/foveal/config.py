@@ -27,8 +27,9 @@ class DataConfig:
         batch_size: pictures per optimiser step and process (before accumulation).
         workers: processes that read pictures; 0 reads in the training process. The result of a
             run does not depend on it.
-        on_error: what a picture that will not open does during training: ``stop`` ends the run
-            with its path, ``skip`` leaves it out, counts it and lists it at the end.
+        on_error: what a picture that will not open does: ``stop`` ends the run with its path,
+            ``skip`` opens every picture once before training and leaves out, counts and lists
+            those that fail.
         val_fraction: share of the training pictures drawn for validation where the layout has no
             validation part.
         test_fraction: share drawn for testing where a layout has only one folder of pictures.
