@@ -99,7 +99,7 @@ def write_report(
     skipped = ""
     if left_out:
         lines = html.escape("\n".join(left_out))
-        skipped = f"<h2>Left out: {len(left_out)} damaged pictures</h2><pre>{lines}</pre>"
+        skipped = f"<h2>Damaged pictures left out: {len(left_out)}</h2><pre>{lines}</pre>"
     settings = html.escape(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
     machine = html.escape(json.dumps(environment, indent=2, ensure_ascii=False))
     write_text(

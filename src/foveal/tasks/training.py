@@ -130,7 +130,7 @@ class _Training:
         if left_out:
             path = self.folder / "skipped.txt"
             write_text(path, "\n".join(left_out) + "\n")
-            print(f"{len(left_out)} damaged pictures are left out, listed in {path}", flush=True)
+            print(f"damaged pictures left out: {len(left_out)}, listed in {path}", flush=True)
 
     def run(self) -> Run:
         """Train from the start or from the saved state, test, and write the results."""
