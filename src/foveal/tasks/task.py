@@ -8,6 +8,7 @@ from lightning import LightningModule
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
@@ -56,6 +57,8 @@ class Task(LightningModule):
             if config.ema
             else None
         )
+        if self.average is not None:
+            self.average.requires_grad_(False)  # or DDP waits for its gradients
         if config.compile:
             self.model.compile()
         self.history: list[dict[str, float]] = []
@@ -149,6 +152,16 @@ class Task(LightningModule):
         self.batches.set_epoch(self.current_epoch, start=done)
         return self.loader
 
+    def on_train_start(self) -> None:
+        """Keep DDP from sharing buffers before each batch; :meth:`on_validation_epoch_start` does.
+
+        DDP does it in validation too, where a process with one batch more than the others would
+        wait for them for ever.
+        """
+        wrapped = self.trainer.strategy.model
+        if isinstance(wrapped, DistributedDataParallel):
+            wrapped.broadcast_buffers = False
+
     def on_train_epoch_start(self) -> None:
         """Choose the epoch's order of pictures (not called where an epoch is resumed)."""
         assert self.batches is not None
@@ -207,8 +220,15 @@ class Task(LightningModule):
         self.log_dict(self.evaluated, rank_zero_only=False, sync_dist=False)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the previous evaluation's pictures."""
+        """Forget the previous evaluation's pictures; give all processes the first one's buffers.
+
+        A process's averages of BatchNorm are those of its own pictures, and the first process
+        writes the file of weights.
+        """
         self.scores.reset()
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def on_test_epoch_start(self) -> None:
         """Forget the previous evaluation's pictures."""
