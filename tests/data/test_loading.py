@@ -1,5 +1,9 @@
 """Samples do not depend on workers, order or what was read before."""
 
+import signal
+import subprocess
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -108,3 +112,20 @@ def test_a_damaged_picture_stops_the_loader_with_its_path():
     loader = make_loader(data, BatchSampler(10, 5, shuffle=False), workers=1)
     with pytest.raises(ValueError, match=r"noise/1\.png: truncated"):
         list(loader)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="macOS has no sigwaitinfo")
+def test_a_reading_process_heeds_the_training_process_only():
+    loader = make_loader(augmented(), BatchSampler(10, 2, shuffle=False), workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = loader._iterator._workers
+    for name in ("TERM", "INT"):
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    assert len(list(batches)) == 4
+    assert worker.is_alive()
+    start = time.monotonic()
+    worker.terminate()
+    worker.join(20)
+    assert time.monotonic() - start < 2
+    assert worker.exitcode == 0

@@ -49,7 +49,7 @@ def test_two_processes_train_on_the_batches_that_one_with_twice_the_size_takes()
 
 
 @pytest.mark.parametrize(
-    ("size", "batch", "world"), [(10, 3, 2), (7, 3, 2), (2001, 64, 3), (5, 8, 2)]
+    ("size", "batch", "world"), [(10, 3, 2), (7, 3, 2), (2001, 64, 3), (9, 8, 2)]
 )
 def test_evaluation_deals_every_picture_exactly_once(size, batch, world):
     shares = [
@@ -69,6 +69,14 @@ def test_evaluation_batches_of_two_processes_are_those_of_one():
     two = [list(BatchSampler(11, 2, shuffle=False, rank=r, world_size=2)) for r in range(2)]
     assert two[0] == one[0::2]
     assert two[1] == one[1::2]
+
+
+def test_a_process_left_over_in_evaluation_repeats_a_batch():
+    shares = [list(BatchSampler(5, 2, shuffle=False, rank=r, world_size=4)) for r in range(4)]
+    one = list(BatchSampler(5, 2, shuffle=False))
+    assert shares == [[one[0]], [one[1]], [one[2]], [one[0]]]
+    alone = BatchSampler(1, 64, shuffle=False, rank=1, world_size=2)
+    assert (len(alone), list(alone)) == (1, [[(0, 0)]])
 
 
 def test_fewer_pictures_than_a_batch_form_one_batch():

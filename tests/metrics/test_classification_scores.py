@@ -45,6 +45,20 @@ def test_scores_do_not_depend_on_order_or_batches():
     assert first == shuffled  # to the last digit
 
 
+@pytest.mark.parametrize("scores", [ClassificationScores(), MultiLabelScores(7)])
+def test_a_picture_that_two_processes_saw_counts_once(scores):
+    torch.manual_seed(0)
+    logits, target = torch.randn(11, 7), torch.randint(7, (11,))
+    if isinstance(scores, MultiLabelScores):
+        target = torch.nn.functional.one_hot(target, 7)
+    scores.update(torch.arange(11), logits, target)
+    expected = scores.compute()
+    scores.reset()
+    for part in (torch.tensor([7, 1, 4]), torch.arange(11), torch.arange(5, 11)):
+        scores.update(part, logits[part], target[part])
+    assert scores.compute() == expected
+
+
 def test_calibration_error_agrees_with_torchmetrics():
     torch.manual_seed(1)
     logits, target = torch.randn(500, 10) * 2, torch.randint(10, (500,))

@@ -40,7 +40,8 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
     Evaluation (``shuffle=False``) deals whole batches in order, nothing padded or left out. Batch
     j goes to process j modulo ``world_size``: every forward pass sees the pictures it would see in
     a single process, which makes the metrics of several processes equal one's to the last digit.
-    (Fewer batches than processes are cut smaller, so that each process has one.)
+    (Where there are fewer batches than processes, those left over repeat one, since none may be
+    without; the metrics count each picture once.)
 
     Args:
         size: number of pictures.
@@ -66,11 +67,12 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"the batch size must be at least 1, not {batch_size}")
-        if size < world_size:
-            raise ValueError(f"{size} pictures are too few for {world_size} process(es)")
+        least = world_size if shuffle else 1
+        if size < least:
+            raise ValueError(f"{size} pictures are too few for {least} process(es)")
         self.size, self.shuffle, self.seed = size, shuffle, seed
         self.rank, self.world_size = rank, world_size
-        self.batch_size = min(batch_size, size // world_size)
+        self.batch_size = min(batch_size, size // least)
         self.epoch = 0
         self.start = 0
 
@@ -82,8 +84,12 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         """Return the number of batches of a whole epoch in this process."""
         if self.shuffle:
             return self.size // (self.batch_size * self.world_size)
-        batches = math.ceil(self.size / self.batch_size)
-        return len(range(self.rank, batches, self.world_size))
+        return max(1, len(range(self.rank, self._batches, self.world_size)))
+
+    @property
+    def _batches(self) -> int:
+        """Number of batches of all processes in evaluation."""
+        return math.ceil(self.size / self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield the batches from ``start`` to the end of the epoch."""
@@ -93,5 +99,6 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
             order = generator.permutation(self.size)
         epoch, first = self.epoch, self.start
         for batch in range(first, len(self)):
-            begin = (batch * self.world_size + self.rank) * self.batch_size
+            number = batch * self.world_size + self.rank
+            begin = (number if self.shuffle else number % self._batches) * self.batch_size
             yield [(epoch, int(index)) for index in order[begin : begin + self.batch_size]]

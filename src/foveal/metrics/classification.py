@@ -50,8 +50,7 @@ class ClassificationScores(Metric):
     """Accuracy, top-5 accuracy, calibration error and negative log-likelihood of one label each.
 
     Keeps six numbers per picture, so that confusion matrices and lists of mistakes need no second
-    pass. Duplicated pictures of uneven last batches do not occur: ``data/sampling.py`` pads
-    nothing.
+    pass. A picture, known by its index, counts once, however many processes saw it.
 
     Shape:
         update: index [B], logits [B, K], target int64 [B] in [0, K).
@@ -93,7 +92,7 @@ class ClassificationScores(Metric):
     def compute(self) -> dict[str, float]:
         """Return the scores of all pictures so far, of all processes."""
         table = dim_zero_cat(self.rows).cpu()
-        self.table = table[table[:, 0].argsort()]
+        self.table = table[_each_once(table[:, 0])]
         correct = (self.column("prediction") == self.column("target")).double()
         return {
             "accuracy": exact_mean(correct),
@@ -110,6 +109,8 @@ class ClassificationScores(Metric):
 
 class MultiLabelScores(Metric):
     """Scores of a classifier whose classes are each present or not.
+
+    A picture, known by its index, counts once, however many processes saw it.
 
     Shape:
         update: index [B], logits [B, K] of independent classes, target float [B, K] of 0 and 1.
@@ -140,7 +141,7 @@ class MultiLabelScores(Metric):
 
         ``probabilities`` and ``truth``, both [N, K], then hold them in the pictures' order.
         """
-        order = dim_zero_cat(self.indices).argsort()
+        order = _each_once(dim_zero_cat(self.indices))
         logits = dim_zero_cat(self.logits)[order].cpu()
         targets = dim_zero_cat(self.targets)[order].cpu()
         self.probabilities, self.truth = logits.sigmoid(), targets
@@ -158,3 +159,12 @@ class MultiLabelScores(Metric):
             "accuracy": exact_mean(right.flatten()),
             "nll": exact_mean(nll.flatten()),
         }
+
+
+def _each_once(index: Tensor) -> Tensor:
+    """Return where each index occurs first, in the order of the indices; index is [N]."""
+    order = index.argsort(stable=True)
+    in_order = index[order]
+    new = torch.ones_like(in_order, dtype=torch.bool)
+    new[1:] = in_order[1:] != in_order[:-1]
+    return order[new]

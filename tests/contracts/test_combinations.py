@@ -1,0 +1,186 @@
+"""Everything combines: each pair of choices is built, trained for a step and evaluated once.
+
+A choice is a change to the config. A new backbone family or loss joins by being registered; a new
+attention, task or way of training is a line in ``FACTORS`` (and a task's data in ``data``).
+"""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+import torch
+from lightning import Callback, Trainer
+from PIL import Image
+
+from foveal.config import AugmentConfig, ClassifyConfig, DataConfig
+from foveal.losses import LOSSES
+from foveal.models import list_models
+from foveal.tasks import make_setup
+from foveal.tasks.hardware import trainer_arguments
+from foveal.tasks.progress import quiet_lightning
+
+SIDE = 64
+CLASSES = ("disc", "bars", "noise")
+
+
+def smallest_of_each_family():
+    """Return one of foveal's own backbones per family: the names that differ in numbers only."""
+    families = {}
+    names = list_models(task="classify")
+    for name in sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
+        families.setdefault(re.sub(r"\d+", "", name), name)
+    return sorted(families.values())
+
+
+TIMMS = (
+    "test_resnet",
+    "test_efficientnet",
+    "test_convnext",  # LayerNorm
+    "test_nfnet",  # no normalisation
+    "test_vit",
+)
+
+FACTORS = {
+    "task": {
+        "classify": {},
+        "several labels": {"multi_label": True},
+    },
+    "backbone": {
+        **{name: {"model": name} for name in (*smallest_of_each_family(), *TIMMS)},
+        "small pictures": {
+            "model": "mobilenetv2_050_coordinate",
+            "model_args": {"stem_stride": 1, "stages": 3, "drop_path_rate": 0.1},
+        },
+        "grey": {"model": "mobilenetv2_050_coordinate", "model_args": {"in_chans": 1}},
+    },
+    "loss": {
+        **{name: {"loss": name} for name in LOSSES},
+        "label smoothing": {"loss_args": {"label_smoothing": 0.1}},
+        "class weights": {"class_weights": "balanced"},
+    },
+    "augmentation": {
+        "none": {"augment": AugmentConfig(min_scale=1.0, hflip=0.0)},
+        "mixup": {"augment": AugmentConfig(mixup=0.4)},
+        "much": {"augment": AugmentConfig(cutmix=1.0, erasing=1.0, randaugment=9)},
+    },
+    "optimisation": {
+        "adamw": {"optimizer": "adamw"},
+        "momentum": {"optimizer": "momentum", "accumulate": 2, "clip_grad": 1.0, "lr": 0.01},
+        "bf16": {"ema": True, "amp": "bf16", "channels_last": False},
+    },
+}
+
+
+def possible(case):
+    """Tell whether a case means anything: several labels have their own loss."""
+    return case["task"] != "several labels" or case["loss"] in ("cross_entropy", "class weights")
+
+
+def pairs(case):
+    """Return the pairs of choices that a case makes."""
+    return set(itertools.combinations(sorted(case.items()), 2))
+
+
+def covering(cases):
+    """Choose cases until each pair occurs: always the first case with most new ones."""
+    missing = set().union(*map(pairs, cases))
+    chosen = []
+    while missing:
+        best = max(cases, key=lambda case: len(pairs(case) & missing))
+        chosen.append(best)
+        missing -= pairs(best)
+    return chosen
+
+
+EVERY_CASE = [
+    case
+    for choice in itertools.product(*FACTORS.values())
+    if possible(case := dict(zip(FACTORS, choice, strict=True)))
+]
+CASES = covering(EVERY_CASE)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Return where each task finds its pictures: 8 to train on, 4 to validate with."""
+    root = tmp_path_factory.mktemp("combinations")
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:SIDE, :SIDE] - SIDE // 2
+    lines = []
+    for part, count in (("train", 8), ("val", 4)):
+        for i in range(count):
+            name = CLASSES[i % len(CLASSES)]
+            pattern = {
+                "disc": rows**2 + columns**2 < 400,
+                "bars": columns // 8 % 2 == 0,
+                "noise": rng.random((SIDE, SIDE)) < 0.5,
+            }[name]
+            pixels = rng.integers(0, 128, (SIDE, SIDE, 3)) + 127 * pattern[..., None]
+            path = root / part / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+            more = ";" + CLASSES[0] if i % 2 else ""
+            lines.append(f"{path.relative_to(root)},{name}{more},{part}\n")
+    (root / "labels.csv").write_text("path,labels,split\n" + "".join(lines))
+    return {"classify": root, "several labels": root / "labels.csv"}
+
+
+class FiniteGradients(Callback):
+    """Fail where a parameter has no gradient, or one that is not finite, in any step."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        for key, parameter in pl_module.model.named_parameters():
+            assert parameter.grad is not None, key
+            assert parameter.grad.isfinite().all(), key
+
+
+def test_every_possible_pair_is_tried():
+    tried = set().union(*map(pairs, CASES))
+    for (factor, choices), (other, others) in itertools.combinations(FACTORS.items(), 2):
+        for pair in itertools.product(choices, others):
+            wanted = {factor: pair[0], other: pair[1]}
+            if any(wanted.items() <= case.items() for case in EVERY_CASE):
+                assert pairs(wanted) <= tried, wanted
+    assert len(CASES) < 100
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case.values()))
+def test_it_trains_a_step_and_evaluates(case, data):
+    changes = {}
+    for factor, choice in case.items():
+        changes |= FACTORS[factor][choice]
+    config = ClassifyConfig(
+        data=DataConfig(root=str(data[case["task"]]), image_size=SIDE, batch_size=4, workers=0),
+        epochs=1,
+        warmup_epochs=0.0,
+        device="cpu",
+        **changes,
+    )
+    torch.manual_seed(0)
+    setup = make_setup(config)
+    task = setup.task()
+    before = {key: value.clone() for key, value in task.model.named_parameters()}
+    with quiet_lightning():
+        trainer = Trainer(
+            **trainer_arguments(config),
+            callbacks=[FiniteGradients()],
+            max_epochs=1,
+            accumulate_grad_batches=config.accumulate,
+            gradient_clip_val=config.clip_grad or None,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(task, val_dataloaders=setup.evaluation_loader("val"))
+
+    assert trainer.global_step == 2 // config.accumulate
+    (row,) = task.history
+    assert all(np.isfinite(value) for value in row.values()), row
+    assert {"train/loss", f"val/{task.monitor}"} <= row.keys()
+    for key, value in task.model.named_parameters():
+        assert value.isfinite().all(), key
+    assert any(not torch.equal(p, before[k]) for k, p in task.model.named_parameters())

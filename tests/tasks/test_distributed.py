@@ -1,0 +1,150 @@
+"""Two processes under torchrun give the numbers of one.
+
+Each test starts fresh processes, which import everything anew: about ten seconds apiece.
+"""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import foveal
+from foveal.config import AugmentConfig
+from foveal.tasks.run import write_config
+
+TIMEOUT = 180  # seconds after which a hang is a failure
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="this torch has no torch.distributed"
+)
+
+
+def torchrun(*arguments):
+    """Return the command of two processes; --standalone finds a free port."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launcher, "--nproc_per_node", "2", "-m", "foveal", *map(str, arguments)]
+
+
+def start(command):
+    """Start a command that is ended after TIMEOUT; torchrun then ends its workers."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = threading.Timer(TIMEOUT, process.terminate)
+    deadline.daemon = True
+    deadline.start()
+    return process, deadline
+
+
+def finish(process, deadline):
+    output, errors = process.communicate()
+    deadline.cancel()
+    return process.returncode, output, errors
+
+
+def run(command):
+    status, output, errors = finish(*start(command))
+    assert status == 0, errors
+    return output
+
+
+@pytest.fixture
+def network_without_batch_statistics(config, replaced):
+    """Return a run whose losses depend on no picture but their own; 15 test and 9 val pictures."""
+    return replaced(
+        config,
+        model="test_efficientnet_gn",
+        model_args={},
+        augment=AugmentConfig(hflip=0.5, min_scale=0.5),  # drawn for each picture
+        # Small steps that are proportional to the gradients amplify no rounding errors.
+        optimizer="momentum",
+        lr=1e-4,
+    )
+
+
+def test_evaluation_gives_the_numbers_of_one_process(config, replaced):
+    """Batches of 4, 4, 4 and 3 of 15 pictures: two for each process, of 8 and 7 pictures."""
+    done = foveal.train(replaced(config, max_steps=3))
+    output = run(torchrun("eval", done.path, "--json", "--data.batch_size", 4))
+    expected = foveal.evaluate(done, batch_size=4).scores
+    assert json.loads(output) == expected
+    assert {"test/accuracy", "test/nll", "test/ece"} <= expected.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [2, 5, 12])  # 9 val pictures: 5 batches, 2, 1
+def test_training_equals_one_process_with_twice_the_batch(
+    network_without_batch_statistics, replaced, tmp_path, batch_size
+):
+    config = replaced(network_without_batch_statistics, batch_size=batch_size)
+    write_config(tmp_path, replaced(config, out=str(tmp_path / "two")))
+    run(torchrun("train", "--config", tmp_path / "config.yaml"))
+    foveal.train(replaced(config, out=str(tmp_path / "one"), batch_size=2 * batch_size))
+
+    rows = []
+    for name in ("one", "two"):
+        with (tmp_path / name / "metrics.csv").open() as file:
+            rows.append(list(csv.DictReader(file)))
+    assert [row["epoch"] for row in rows[1]] == ["1", "2", "3"]
+    for one, two in zip(*rows, strict=True):
+        assert one["step"] == two["step"]
+        for key in ("train/loss", "val/nll"):
+            assert float(two[key]) == pytest.approx(float(one[key]), rel=1e-5)
+    one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-6)
+
+    # What the two processes wrote at the end, one process finds again, to the last digit.
+    written = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    for split in ("val", "test"):
+        for key, value in foveal.evaluate(tmp_path / "two", split=split).scores.items():
+            assert value == written[key], key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_saves_and_the_run_goes_on(config, replaced, tmp_path, number):
+    config = replaced(config, workers=1, epochs=20, batch_size=4)  # 9 val pictures: 2 batches and 1
+    whole = replaced(config, out=str(tmp_path / "whole"))
+    write_config(tmp_path, whole)
+    run(torchrun("train", "--config", tmp_path / "config.yaml"))
+
+    write_config(tmp_path, config)
+    process, deadline = start(torchrun("train", "--config", tmp_path / "config.yaml"))
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            process.send_signal(number)  # torchrun passes it on to its workers
+            break
+    status, _, errors = finish(process, deadline)
+    assert status != 0
+    assert "go on with: foveal train" in errors
+    stopped = tmp_path / "run"
+    assert not (stopped / "metrics.json").exists()
+    state = torch.load(stopped / "last.ckpt", weights_only=True)
+    assert not state["foveal"]["finished"]
+
+    run(torchrun("train", "--config", tmp_path / "config.yaml", "--resume"))
+    for name in ("metrics.csv", "metrics.json"):
+        assert (stopped / name).read_text() == (tmp_path / "whole" / name).read_text()
+    one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+@pytest.mark.slow
+def test_wrong_input_is_said_once_and_ends_both_processes(config, replaced, tmp_path):
+    write_config(tmp_path, replaced(config, model="test_efficientnt"))
+    status, _, errors = finish(*start(torchrun("train", "--config", tmp_path / "config.yaml")))
+    assert status != 0
+    assert "did you mean 'test_efficientnet'" in errors
