@@ -106,17 +106,20 @@ def test_a_killed_process_loses_nothing_that_was_saved(config, replaced, uninter
     assert_equal(weights(run.path), uninterrupted[0])
 
 
-def test_sigterm_saves_and_exits_with_130(config, replaced, tmp_path):
-    write_config(tmp_path, replaced(config, epochs=500))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_saves_and_exits_with_130(config, replaced, tmp_path, number):
+    """As a terminal's Ctrl-C and a scheduler's SIGTERM arrive: at the reading processes too."""
+    write_config(tmp_path, replaced(config, epochs=500, workers=2))
     process = subprocess.Popen(
         [sys.executable, "-m", "foveal", "train", "--config", str(tmp_path / "config.yaml")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     for line in process.stdout:
         if line.startswith("epoch 1/"):
-            process.terminate()
+            os.killpg(process.pid, number)
             break
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
