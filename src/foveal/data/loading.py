@@ -1,6 +1,8 @@
 """From the pictures of a split to batches of tensors."""
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,13 +103,24 @@ def make_loader(
 
 
 def _leave_signals_to_trainer(worker: int) -> None:
-    """Ignore what ends a whole process group.
+    """Heed no signal but the training process's.
 
-    Ctrl-C reaches all of it, and torchrun and cluster schedulers send SIGTERM to it: the training
-    process still needs pictures to come to a point where it can save; then it ends its workers.
+    Ctrl-C reaches the whole process group, and torchrun and cluster schedulers send SIGTERM to it:
+    the training process still needs pictures to come to a point where it can save. Its own SIGTERM
+    must not be ignored: Python's exit sends one to each worker that is left and waits for its end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none: there any SIGTERM ends us
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_trainer_says, daemon=True).start()
+
+
+def _end_when_trainer_says() -> None:
+    trainer = os.getppid()
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)
 
 
 @dataclass(frozen=True)
