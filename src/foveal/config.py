@@ -31,8 +31,9 @@ class DataConfig:
             ``skip`` opens every picture once before training and leaves out, counts and lists
             those that fail.
         val_fraction: share of the training pictures drawn for validation where the layout has no
-            validation part.
-        test_fraction: share drawn for testing where a layout has only one folder of pictures.
+            validation part, in (0, 1).
+        test_fraction: share drawn for testing where a layout has only one folder of pictures,
+            in (0, 1).
         split_seed: seed of those two draws, apart from the run's seed so that runs with other
             seeds see the same split.
     """
@@ -52,8 +53,10 @@ class DataConfig:
             _at_least("data.image_size", self.image_size, 1)
         _at_least("data.batch_size", self.batch_size, 1)
         _at_least("data.workers", self.workers, 0)
-        _within("data.val_fraction", self.val_fraction, 0, 1)
-        _within("data.test_fraction", self.test_fraction, 0, 1)
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 < getattr(self, name) < 1:
+                value = getattr(self, name)
+                raise ValueError(f"data.{name} must lie in (0, 1), not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,11 @@ class AugmentConfig:
         _within("augment.randaugment", self.randaugment, 0, 30)
         for name in ("padding", "color_jitter", "mixup", "cutmix"):
             _at_least(f"augment.{name}", getattr(self, name), 0)
+        if self.padding and self.min_scale < 1:
+            raise ValueError(
+                f"augment.padding needs augment.min_scale 1, not {self.min_scale!r}: a random crop "
+                "shifts the picture already"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,15 @@ def test_path_and_name_without_header(write, tmp_path):
         assert not found.problems
 
 
+def test_the_first_line_is_data_where_its_path_is_a_file(write, tmp_path):
+    for name in ("scan1", "scan2"):
+        (tmp_path / name).write_bytes((tmp_path / "a.png").read_bytes())
+    found = csv_labels.read(write("scan1,dog\nscan2,cat\n"))
+    assert found.classes == ("cat", "dog")
+    assert found.parts["all"].targets.tolist() == [1, 0]
+    assert csv_labels.read(write("scan,kind\nscan1,dog\n")).classes == ("dog",)
+
+
 def test_header_byte_order_mark_windows_lines_quotes_and_blank_lines(write):
     text = 'Label,Path\r\n\r\n"big, dog","d,e.png"\r\n cat , größe.png\r\n'
     found = csv_labels.read(write(text, "utf-8-sig"))

@@ -37,6 +37,29 @@ def test_top5_counts_the_targets_rank():
     assert result["accuracy_top5"] == 5 / 8
 
 
+def test_equal_logits_are_ranked_in_the_order_of_the_classes():
+    scores = scored(torch.zeros(8, 8), torch.arange(8))
+    result = scores.compute()
+    assert (result["accuracy"], result["accuracy_top5"]) == (1 / 8, 5 / 8)
+    assert scores.column("prediction").tolist() == [0] * 8
+    assert scores.column("rank").tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("classes", [3, 8])
+def test_logits_that_are_not_finite_are_wrong(value, classes):
+    logits = torch.eye(classes)
+    logits[:2, 0] = value
+    scores = scored(logits, torch.arange(classes))
+    result = scores.compute()
+    assert result["accuracy"] == result["accuracy_top5"] == (classes - 2) / classes
+    assert math.isnan(result["nll"])
+    assert math.isnan(result["ece"])
+    assert scores.column("rank")[:2].tolist() == [classes] * 2
+    assert scores.confusion(classes).diagonal().tolist() == [0, 0] + [1] * (classes - 2)
+    assert scores.confusion(classes).sum() == classes - 2
+
+
 def test_scores_do_not_depend_on_order_or_batches():
     torch.manual_seed(0)
     logits, target = torch.randn(101, 7) * 3, torch.randint(7, (101,))

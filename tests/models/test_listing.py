@@ -25,6 +25,12 @@ def test_published_figures_stand_beside_ours_and_agree_to_their_last_digit():
         assert round(float(ours), decimals) == float(theirs), name
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_a_task_without_networks_is_said(published):
+    with pytest.raises(ValueError, match="there are no networks for the task segment in this ver"):
+        table(task="segment", published=published)
+
+
 def test_patterns_reach_timm_and_tasks_filter():
     assert "resnet18 " in table("resnet18")
     assert len(table("mobilenetv2_050_*", task="classify").splitlines()) == 4

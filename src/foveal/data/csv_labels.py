@@ -37,9 +37,10 @@ def lists_pictures(root: Path) -> bool:
 def read(root: Path, multi_label: bool = False) -> Found:
     r"""Read lines of ``path,label`` or ``path,label,split``.
 
-    A header line is optional. Labels are names, or whole numbers, which are then sorted as
-    numbers. With ``multi_label`` a label column may hold several, separated by ``;`` or ``|``, or
-    none; or the header has, in place of a label column, one column of 0 and 1 for each class.
+    A header line is optional: a first line whose path is a file, or has a picture's suffix, is
+    data. Labels are names, or whole numbers, which are then sorted as numbers. With
+    ``multi_label`` a label column may hold several, separated by ``;`` or ``|``, or none; or the
+    header has, in place of a label column, one column of 0 and 1 for each class.
     Paths are relative to the CSV file. Columns may be separated by tabs or semicolons instead.
 
     Args:
@@ -123,7 +124,7 @@ def _columns(
     if not lines:
         raise ValueError(f"{path}: lists no pictures")
     number, first = lines[0]
-    if is_picture_name(first[0]):
+    if is_picture_name(first[0]) or (first[0] and (path.parent / first[0]).is_file()):
         if len(first) not in (2, 3):
             raise ValueError(f"{path}, line {number}: must be path,label or path,label,split")
         return _Columns(len(first), 0, 1, 2 if len(first) == 3 else None), lines

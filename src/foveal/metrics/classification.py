@@ -32,13 +32,13 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
         bins: number of intervals.
 
     Returns:
-        A fraction in [0, 1]; nan without pictures.
+        A fraction in [0, 1]; nan without pictures or where a confidence is nan.
 
     Example:
         >>> expected_calibration_error(torch.tensor([0.8, 0.8]), torch.tensor([1.0, 0.0]))
         0.3...
     """
-    if not len(confidence):
+    if not len(confidence) or confidence.isnan().any():
         return math.nan
     bin_of = (confidence.double() * bins).ceil().clamp(1, bins).long()
     gap = correct.double() - confidence.double()
@@ -50,7 +50,9 @@ class ClassificationScores(Metric):
     """Accuracy, top-5 accuracy, calibration error and negative log-likelihood of one label each.
 
     Keeps six numbers per picture, so that confusion matrices and lists of mistakes need no second
-    pass. A picture, known by its index, counts once, however many processes saw it.
+    pass. A picture, known by its index, counts once, however many processes saw it. Of equal
+    logits the first class comes first. Logits that are not all finite are a wrong answer in every
+    score: prediction -1, rank K, confidence and nll nan.
 
     Shape:
         update: index [B], logits [B, K], target int64 [B] in [0, K).
@@ -69,16 +71,20 @@ class ClassificationScores(Metric):
 
     def update(self, index: Tensor, logits: Tensor, target: Tensor) -> None:
         """Add one batch."""
-        log_p = logits.detach().double().log_softmax(1)
-        of_target = log_p.gather(1, target[:, None])
-        log_confidence, prediction = log_p.max(1)
+        logits = logits.detach().double()
+        log_p = logits.log_softmax(1)
+        nll = -log_p.gather(1, target[:, None])[:, 0]
+        order = logits.argsort(dim=1, descending=True, stable=True)
+        confidence = log_p.gather(1, order[:, :1])[:, 0].exp()
+        rank = (order == target[:, None]).int().argmax(1)
+        broken = ~logits.isfinite().all(1)
         columns = (
             index.double(),
             target.double(),
-            prediction.double(),
-            log_confidence.exp(),
-            -of_target[:, 0],
-            (log_p > of_target).sum(1).double(),
+            order[:, 0].masked_fill(broken, -1).double(),
+            confidence.masked_fill(broken, math.nan),
+            nll.masked_fill(broken, math.nan),
+            rank.masked_fill(broken, logits.shape[1]).double(),
         )
         self.rows.append(torch.stack(columns, 1))
 
@@ -93,17 +99,23 @@ class ClassificationScores(Metric):
         """Return the scores of all pictures so far, of all processes."""
         table = dim_zero_cat(self.rows).cpu()
         self.table = table[_each_once(table[:, 0])]
+        answered = self.column("prediction") >= 0  # rank K alone may be below 5
         correct = (self.column("prediction") == self.column("target")).double()
         return {
             "accuracy": exact_mean(correct),
-            "accuracy_top5": exact_mean((self.column("rank") < 5).double()),
+            "accuracy_top5": exact_mean((answered & (self.column("rank") < 5)).double()),
             "ece": expected_calibration_error(self.column("confidence"), correct),
             "nll": exact_mean(self.column("nll")),
         }
 
     def confusion(self, num_classes: int) -> Tensor:
-        """Return counts [K, K], row = true class, column = predicted class."""
-        pairs = self.column("target").long() * num_classes + self.column("prediction").long()
+        """Return counts [K, K], row = true class, column = predicted class.
+
+        Pictures whose logits are not finite have no predicted class and are left out.
+        """
+        answered = self.column("prediction") >= 0
+        target, prediction = self.column("target")[answered], self.column("prediction")[answered]
+        pairs = target.long() * num_classes + prediction.long()
         return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
 

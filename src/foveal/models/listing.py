@@ -20,12 +20,16 @@ def table(pattern: str = "*", *, task: str | None = None, published: bool = Fals
         published: add the papers' figures, and show only networks that have some.
 
     Raises:
-        ValueError: no network matches, with the nearest name; or an unknown task.
+        ValueError: no network matches, with the nearest name; or a task that is unknown or has
+            no networks.
     """
     names = list_models(pattern, task=task)
     if published:
-        names = [name for name in PUBLISHED if fnmatchcase(name, pattern)]
+        fit = set(list_models("?*", task=task))
+        names = [name for name in PUBLISHED if name in fit and fnmatchcase(name, pattern)]
     if not names:
+        if not list_models(task=task):
+            raise ValueError(f"there are no networks for the task {task} in this version")
         known = [*list_models(task=task), *list_models("?*", task=task)]
         raise ValueError(unknown("model", pattern, known))
     head = ["name", "input", "parameters", "multiply-adds"]
