@@ -8,8 +8,11 @@ Standard library only; of the modules in :data:`COMMANDS` only the wanted one is
 import importlib
 import linecache
 import os
+import signal
 import sys
+import threading
 import traceback
+import types
 from collections.abc import Sequence
 
 from foveal.names import unknown
@@ -39,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         an attribute ``exit_status`` chooses its own.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)  # a scheduler's way to press Ctrl-C
     try:
         status = _dispatch(words)
         sys.stdout.flush()  # here, where a closed pipe can still be handled
@@ -61,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(_sentence(error), file=sys.stderr)
         return status
+
+
+def _stop(number: int, frame: types.FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _dispatch(words: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 
 from foveal.cli.parser import CommandParser
@@ -15,6 +16,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--data.layout", dest="layout", default="auto", help="layout of that data")
     parser.add_argument("--data.batch_size", dest="batch_size", type=int)
     parser.add_argument("--data.workers", dest="workers", type=int)
+    parser.add_argument("--data.on_error", dest="on_error", choices=["stop", "skip"])
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--json", action="store_true", help="print the scores as JSON only")
@@ -29,10 +31,13 @@ def run(argv: Sequence[str]) -> int:
         split=args.split,
         batch_size=args.batch_size,
         workers=args.workers,
+        on_error=args.on_error,
         device=args.device,
     )
     if os.environ.get("RANK", "0") != "0":  # under torchrun, every process has the same result
         return 0
+    for complaint in result.left_out:
+        print(f"left out: {complaint}", file=sys.stderr)
     if args.json:
         print(json.dumps(result.scores, indent=2))
         return 0

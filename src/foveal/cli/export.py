@@ -13,9 +13,10 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--format", required=True, help="safetensors, torch or onnx")
     parser.add_argument("--out", required=True, metavar="FILE")
+    parser.add_argument("--image_size", type=int, help="side at which to trace; default: the run's")
     args = parser.parse_args(argv)
 
     from foveal.tasks.shipping import export
 
-    print(export(args.run, args.format, args.out))
+    print(export(args.run, args.format, args.out, image_size=args.image_size))
     return 0

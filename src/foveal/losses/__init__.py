@@ -39,4 +39,10 @@ def create_loss(
     for key in args:
         if key not in known:
             raise ValueError(unknown(f"argument of the loss {name}", key, known))
-    return loss_class(**given, **args)
+    loss = loss_class(**given, **args)
+    try:  # values out of range are found by the first use only
+        loss(torch.zeros(2, num_classes), torch.zeros(2, dtype=torch.int64))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the loss {name} cannot be used so: {reason}") from error
+    return loss

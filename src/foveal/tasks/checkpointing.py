@@ -1,5 +1,6 @@
 """Saving a run's state so that a crash, a full disk or Ctrl-C loses nothing."""
 
+import io
 import os
 import signal
 import sys
@@ -35,8 +36,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         """Write the checkpoint."""
+        # Through memory: on a full disk torch's own writer names neither the cause nor the file.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
         with replacing(Path(path)) as file:
-            torch.save(checkpoint, file)
+            file.write_bytes(buffer.getbuffer())
 
 
 class SaveRun(Checkpoint):  # a Checkpoint: Lightning calls those after the task's own hooks

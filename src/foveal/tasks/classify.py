@@ -1,6 +1,8 @@
 """Classification: name what a picture shows."""
 
 import dataclasses
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -182,12 +184,33 @@ class ClassifySetup(Setup):
                 with reading_bar(f"looking at the {name} pictures") as progress:
                     if self.config.data.on_error == "skip":
                         sound = leave_out_damaged(split, progress)
+                        self._check_classes_left(name, split, sound.pictures)
                         seen[id(split)] = sound.pictures
                         self.left_out += sound.damaged
                     else:
                         probe_all(split, progress)
                         seen[id(split)] = split
             self.splits[name] = seen[id(split)]
+
+    def _check_classes_left(self, name: str, old: StoredPictures, new: StoredPictures) -> None:
+        if self.config.multi_label:
+            return
+        for k in sorted(set(old.targets.tolist()) - set(new.targets.tolist())):
+            raise ValueError(
+                f"every picture of class {self.classes[k]!r} in {name} is damaged: "
+                "put pictures there that open, or leave the class out everywhere"
+            )
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return number, and a hash of classes, file names and labels, of each split."""
+        prints = {}
+        for name, split in self.splits.items():
+            digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=8)
+            digest.update(np.ascontiguousarray(split.targets).tobytes())
+            for index in range(len(split)):
+                digest.update(os.path.basename(split.name(index)).encode(errors="surrogateescape"))
+            prints[name] = f"{len(split)} pictures, {digest.hexdigest()}"
+        return prints
 
     def size(self, split: str) -> int:
         """Return the number of pictures of a split."""

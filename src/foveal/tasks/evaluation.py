@@ -22,11 +22,13 @@ class Evaluation:
         scores: ``{"test/accuracy": 0.93, ...}``; the prefix is the split's name.
         pictures: number of pictures.
         origin: where the split's pictures came from, one phrase.
+        left_out: one complaint for each damaged picture that was left out.
     """
 
     scores: dict[str, float]
     pictures: int
     origin: str
+    left_out: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -37,6 +39,7 @@ def evaluate(
     split: Split = "test",
     batch_size: int | None = None,
     workers: int | None = None,
+    on_error: Literal["stop", "skip"] | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
 ) -> Evaluation:
     """Score a run's best weights.
@@ -48,6 +51,8 @@ def evaluate(
         split: ``train``, ``val`` or ``test``.
         batch_size: pictures per batch; None takes the run's.
         workers: reading processes; None takes the run's.
+        on_error: a picture that will not open raises (``stop``) or is left out and listed
+            (``skip``); None takes the run's.
         device: None takes the run's.
 
     Raises:
@@ -64,6 +69,8 @@ def evaluate(
         data = dataclasses.replace(data, batch_size=batch_size)
     if workers is not None:
         data = dataclasses.replace(data, workers=workers)
+    if on_error is not None:
+        data = dataclasses.replace(data, on_error=on_error)
     # The loaded weights are the averaged ones already.
     config = dataclasses.replace(config, data=data, device=device or config.device, ema=False)
     setup = make_setup(config, load(folder), [split])
@@ -78,4 +85,4 @@ def evaluate(
         )
         trainer.test(task, setup.evaluation_loader(split), verbose=False, weights_only=True)
     scores = {key.replace("test/", f"{split}/", 1): v for key, v in task.evaluated.items()}
-    return Evaluation(scores, setup.size(split), setup.origins[split])
+    return Evaluation(scores, setup.size(split), setup.origins[split], tuple(setup.left_out))

@@ -74,7 +74,7 @@ def reading_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's advice that does not apply here; each line says why."""
+    """Silence Lightning's advice that does not apply here, and let Ctrl-C be Ctrl-C."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # devices found, tips, limits reached
     with warnings.catch_warnings():
@@ -90,4 +90,7 @@ def quiet_lightning() -> Iterator[None]:
             ".*sync_dist=True.*",  # scores are computed from all processes' pictures already
         ):
             warnings.filterwarnings("ignore", message=message)
-        yield
+        try:
+            yield
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None

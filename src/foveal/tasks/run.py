@@ -10,7 +10,7 @@ from typing import Any
 import safetensors
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from foveal.config import TrainConfig, from_dict, task_of, to_dict
@@ -140,7 +140,7 @@ def save_weights(
         for key, value in model.state_dict().items()
     }
     with replacing(path) as file:
-        save_file(state, file, metadata)
+        file.write_bytes(save(state, metadata))
 
 
 def load(run: str | Path | Run) -> nn.Module:
@@ -181,7 +181,19 @@ def load(run: str | Path | Run) -> nn.Module:
 
 
 def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
-    """Return the network that a config describes, with the starting weights it asks for."""
+    """Return the network that a config describes, with the starting weights it asks for.
+
+    Raises:
+        ValueError: ``model_args`` holds what the run decides, or channels that no picture has.
+    """
+    for key in ("name", "pretrained", "num_classes", "checkpoint_path", "features_only"):
+        if key in config.model_args:
+            raise ValueError(f"model_args.{key} cannot be given: the data and the task decide it")
+    if config.model_args.get("in_chans", 3) not in (1, 3):
+        raise ValueError(
+            "model_args.in_chans must be 1 (grey) or 3 (RGB), "
+            f"not {config.model_args['in_chans']!r}"
+        )
     return create_model(
         config.model,
         pretrained=config.pretrained,

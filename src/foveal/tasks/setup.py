@@ -59,6 +59,13 @@ class Setup(ABC):
     def figures(self, task: Task, folder: Path) -> list[Figure]:
         """Draw the tested task's pictures into a folder."""
 
+    @abstractmethod
+    def fingerprint(self) -> dict[str, str]:
+        """Return a short text per split that changes with its pictures, their order or labels.
+
+        The folder that holds them does not matter: data may move between a run and its resumption.
+        """
+
     def batches(self, split: str, *, shuffle: bool = False) -> BatchSampler:
         """Return this process's batches of a split."""
         return BatchSampler(

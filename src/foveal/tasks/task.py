@@ -61,6 +61,7 @@ class Task(LightningModule):
             self.average.requires_grad_(False)  # or DDP waits for its gradients
         if config.compile:
             self.model.compile()
+        self.fingerprint: dict[str, str] = {}  # of the data, for resuming
         self.history: list[dict[str, float]] = []
         self.best_score = -math.inf
         self.improved = False
@@ -244,6 +245,8 @@ class Task(LightningModule):
                 f"the training loss became {loss} in epoch {self.current_epoch + 1}: "
                 f"try a lower --lr than {self.config.lr:g}, --clip_grad 1 or --amp no"
             )
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_dict({"train/loss": loss, "lr": rate}, rank_zero_only=False, sync_dist=False)
         score = self.evaluated[f"val/{self.monitor}"]
         self.improved = score > self.best_score or not self.history
         self.best_score = max(score, self.best_score)
@@ -251,7 +254,7 @@ class Task(LightningModule):
             {
                 "epoch": self.current_epoch + 1,
                 "step": self.global_step,
-                "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+                "lr": rate,
                 "train/loss": loss,
                 **self.evaluated,
             }
@@ -271,6 +274,7 @@ class Task(LightningModule):
             "loss_sum": self._loss_sum,
             "loss_count": self._loss_count,
             "finished": self.finished,
+            "data": self.fingerprint,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

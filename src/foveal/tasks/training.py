@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import io
+import itertools
 import json
 import os
 import time
@@ -14,7 +15,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from safetensors.torch import load_file
-from timm.optim import list_optimizers  # type: ignore[attr-defined]
+from timm.optim import get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
 
 from foveal.config import TrainConfig, task_of
 from foveal.names import unknown
@@ -61,7 +62,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> Run:
         >>> run.metrics["test/accuracy"]                                           # doctest: +SKIP
         0.861
     """
-    optimizers = [str(name) for name in list_optimizers()]
+    optimizers = [
+        str(name) for name in list_optimizers() if not get_optimizer_info(str(name)).second_order
+    ]
     if config.optimizer not in optimizers:
         raise ValueError(unknown("optimizer", config.optimizer, optimizers))
     arguments = trainer_arguments(config)
@@ -79,8 +82,17 @@ def train(config: TrainConfig, *, resume: bool = False) -> Run:
     with quiet_lightning():
         training = _Training(make_setup(config), folder, arguments)
         if main_process:
-            training.open_folder()
-        return training.run()
+            training.open_folder(going_on)
+        try:
+            return training.run()
+        except KeyboardInterrupt:
+            raise RunInterrupted(f"stopped at once; {training.how_to_go_on()}") from None
+        except RunInterrupted:
+            raise
+        except BaseException:
+            if main_process:
+                training.close_failed_folder()
+            raise
 
 
 class _Training:
@@ -93,6 +105,7 @@ class _Training:
         self.start = time.monotonic()
         callbacks: list[Callback] = [self.save]
         self.task: Task = setup.task()
+        self.task.fingerprint = setup.fingerprint()
         if self.config.early_stopping:
             callbacks.append(
                 EarlyStopping(
@@ -118,12 +131,23 @@ class _Training:
             use_distributed_sampler=False,
         )
 
-    def open_folder(self) -> None:
-        """Write what is known before the training, and say what the data is."""
-        if not (self.folder / CONFIG).exists():
+    def open_folder(self, going_on: bool) -> None:
+        """Write what is known before the training, and say what the data is.
+
+        Raises:
+            ValueError: another run took the folder in the meantime, or a resumed run would go on
+                with other pictures.
+        """
+        if going_on:
+            self._check_same_pictures()
+        else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_config(self.folder, self.config)
-            write_json(self.folder / "classes.json", list(self.setup.classes))
+            try:
+                (self.folder / CONFIG).touch(exist_ok=False)
+            except FileExistsError:
+                raise ValueError(f"--out {self.folder}: another run has just begun there") from None
+        write_config(self.folder, self.config)
+        write_json(self.folder / "classes.json", list(self.setup.classes))
         write_json(self.folder / "env.json", environment())
         print(self.setup.describe(), flush=True)
         left_out = self.setup.left_out
@@ -132,10 +156,32 @@ class _Training:
             write_text(path, "\n".join(left_out) + "\n")
             print(f"damaged pictures left out: {len(left_out)}, listed in {path}", flush=True)
 
+    def _check_same_pictures(self) -> None:
+        checkpoint = self.folder / LAST
+        if not checkpoint.exists():
+            return
+        before = torch.load(checkpoint, map_location="cpu", weights_only=True)["foveal"]["data"]
+        for split, now in self.task.fingerprint.items():
+            if before[split] != now:
+                raise ValueError(
+                    f"--resume: the {split} pictures are not those of the run in {self.folder} "
+                    f"({self.setup.size(split)} now, {before[split].split()[0]} then, compared by "
+                    "class, file name and label): bring those back, or choose another --out"
+                )
+
+    def close_failed_folder(self) -> None:
+        """Free the folder of a run that failed before it had anything worth going on with."""
+        if not any((self.folder / name).exists() for name in (LAST, WEIGHTS)):
+            for name in (CONFIG, "classes.json", "env.json", "skipped.txt"):
+                (self.folder / name).unlink(missing_ok=True)
+
     def run(self) -> Run:
         """Train from the start or from the saved state, test, and write the results."""
         self._fit()
-        scores = self._test()
+        try:
+            scores = self._test()
+        except SystemExit:
+            raise KeyboardInterrupt from None
         if self.trainer.is_global_zero:
             self._write_results(scores)
         self.trainer.strategy.barrier()
@@ -158,11 +204,12 @@ class _Training:
                 weights_only=True,
             )
         except RunInterrupted as interruption:
-            raise RunInterrupted(f"{interruption}; {self._how_to_go_on()}") from None
-        except SystemExit:
-            raise RunInterrupted(f"stopped at once; {self._how_to_go_on()}") from None
+            raise RunInterrupted(f"{interruption}; {self.how_to_go_on()}") from None
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
 
-    def _how_to_go_on(self) -> str:
+    def how_to_go_on(self) -> str:
+        """Return the command that continues this run."""
         saved = (self.folder / LAST).exists()
         config = self.folder / CONFIG
         command = f"foveal train --config {config} --out {self.folder} --resume"
@@ -225,7 +272,9 @@ def _folder(config: TrainConfig) -> Path:
         return Path(config.out)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a run of several processes needs --out, so that all use one folder")
-    return Path("runs") / time.strftime(f"{task_of(config)}-%Y%m%d-%H%M%S")
+    name = time.strftime(f"{task_of(config)}-%Y%m%d-%H%M%S")
+    taken = (n for n in itertools.count(2) if not Path("runs", f"{name}-{n}").exists())
+    return Path("runs", f"{name}-{next(taken)}" if Path("runs", name).exists() else name)
 
 
 def _check_unused(folder: Path) -> None:
