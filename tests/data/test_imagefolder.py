@@ -1,7 +1,11 @@
+import os
+
 import numpy as np
 import pytest
 
 from foveal.data import imagefolder
+from foveal.data.check import check_classification
+from foveal.data.classification import read_classification
 
 WNIDS = ("n01440764", "n01443537", "n02123045")
 
@@ -78,6 +82,21 @@ def test_empty_class_folder_and_loose_pictures_are_problems(paint_classes, paint
     problems = imagefolder.read(tmp_path).problems
     assert problems[0] == f"{tmp_path / 'train' / 'empty'}: no pictures in this class folder"
     assert problems[1].startswith(f"{tmp_path / 'val'}: 1 pictures such as loose.png lie outside")
+
+
+def test_a_class_folder_whose_name_is_not_utf_8_is_a_problem(paint_classes, tmp_path):
+    paint_classes("train", {"a": 4, "b": 4})
+    try:
+        os.rename(tmp_path / "train" / "b", os.fsencode(tmp_path) + b"/train/caf\xe9")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    message = f"{tmp_path}/train/caf\\udce9: the name of this class folder is not UTF-8, rename it"
+    assert imagefolder.read(tmp_path).problems == (message,)
+    with pytest.raises(ValueError, match="is not UTF-8, rename it"):
+        read_classification(tmp_path)
+    report = check_classification(tmp_path)
+    assert message in report.problems
+    assert str(report).encode().count(b"caf\\udce9") > 1
 
 
 def test_two_folders_for_one_split(paint_classes, tmp_path):

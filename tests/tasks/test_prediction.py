@@ -1,8 +1,12 @@
 """Predictions of a network whose answers can be worked out by hand: logits are mean colours."""
 
 import csv
+import dataclasses
 import json
+import logging
 import math
+import os
+import pickle
 
 import numpy as np
 import pytest
@@ -177,6 +181,50 @@ def test_what_is_saved(run, tmp_path):
         pixels = np.asarray(sheet.convert("RGB")).reshape(-1, 3)
     for color in (GREEN, RED):
         assert (pixels == color).all(1).sum() > 100
+
+
+def test_pictures_with_a_path_are_not_kept_in_memory(run, tmp_path):
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (160, 160, 3), dtype=np.uint8))
+    noise.save(tmp_path / "noise.png")
+    found = foveal.predict(run, tmp_path / "noise.png")
+    assert len(pickle.dumps(found)) < 2000
+    (tmp_path / "noise.png").unlink()
+    assert (tmp_path / "out" / "predictions_001.png") in found.save(tmp_path / "out")
+
+
+def test_names_that_matplotlib_would_read_as_mathematics(run, tmp_path):
+    found = foveal.predict(run, paint(tmp_path / "$x_$^$.png", GREEN))
+    item = dataclasses.replace(found[0], label="$a^$_$b")
+    assert len(dataclasses.replace(found, items=(item,)).save(tmp_path / "out")) == 3
+
+
+def test_letters_that_the_font_lacks_are_told_once(run, tmp_path, caplog):
+    found = foveal.predict(
+        run, [paint(tmp_path / f"\u4e2d\u6587{k}.png", GREEN) for k in range(41)]
+    )
+    with caplog.at_level(logging.WARNING):
+        found.save(tmp_path / "out")
+    (record,) = caplog.records
+    assert "boxes stand there" in record.getMessage()
+
+
+def test_file_names_that_are_not_utf_8(run, tmp_path):
+    good = paint(tmp_path / "good.png", GREEN)
+    path, bad = (os.fsdecode(os.fsencode(tmp_path) + name) for name in (b"/\xe9.png", b"/\xe8.png"))
+    try:
+        os.link(good, path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with open(bad, "wb"):
+        pass
+    found = foveal.predict(run, [path, bad], on_error="skip")
+    assert found[0].path == path
+    written = found.save(tmp_path / "out")
+    saved = json.loads(written[0].read_text(encoding="utf-8"))
+    assert saved["predictions"][0]["path"] == f"{tmp_path}/\\udce9.png"
+    assert saved["damaged"] == [f"{tmp_path}/\\udce8.png: the file is empty"]
+    assert f"{tmp_path}/\\udce9.png,vért," in written[1].read_text(encoding="utf-8")
 
 
 def test_nothing_that_opens_is_saved_as_nothing(run, tmp_path):

@@ -15,11 +15,12 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     args = parser.parse_args(argv)
 
+    from foveal.data.pictures import printable
     from foveal.tasks.prediction import predict
 
     predictions = predict(args.run, args.images, device=args.device, on_error="skip")
     for item in predictions[:20]:
-        print(f"{item.path}: {item.label or '(none)'} {item.probability:.0%}")
+        print(f"{printable(item.path)}: {item.label or '(none)'} {item.probability:.0%}")
     if len(predictions) > 20:
         print(f"... and {len(predictions) - 20} more")
     for path in predictions.save(args.out):

@@ -9,7 +9,7 @@ from statistics import median
 
 from foveal.data.classification import find_classification
 from foveal.data.parts import Found, StoredPictures
-from foveal.data.pictures import DamagedPictureError
+from foveal.data.pictures import DamagedPictureError, printable
 from foveal.data.splits import class_counts, class_problems, make_splits, require_classes
 
 _MOST_LINES = 10
@@ -56,7 +56,7 @@ class DataReport:
 
     def __str__(self) -> str:
         """Return the report as text."""
-        return "\n".join(
+        text = "\n".join(
             [
                 f"{self.root or 'built-in pictures'}: layout {self.layout}, "
                 f"{len(self.classes)} classes",
@@ -70,6 +70,7 @@ class DataReport:
                 *(_block("problems", self.problems) or ["no problems"]),
             ]
         )
+        return printable(text)
 
     def _splits(self) -> list[str]:
         return [

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from foveal.data.parts import Found, PictureFiles
-from foveal.data.pictures import is_picture_name, is_visible, list_pictures, walk
+from foveal.data.pictures import is_picture_name, is_visible, list_pictures, printable, walk
 from foveal.data.splits import SPLITS, split_called
 
 _WNID = re.compile(r"n\d{8}")  # a WordNet noun, as ImageNet's class folders are called
@@ -81,12 +81,16 @@ class _ClassFolders:
             files = list(walk(child))
             self.files[child.name] = [path for path in files if is_picture_name(path.name)]
             self.ignored += [path for path in files if not is_picture_name(path.name)]
+            if printable(child.name) != child.name:
+                self.problems.append(
+                    f"{printable(child)}: the name of this class folder is not UTF-8, rename it"
+                )
             if not self.files[child.name]:
-                self.problems.append(f"{child}: no pictures in this class folder")
+                self.problems.append(f"{printable(child)}: no pictures in this class folder")
         if flat:
             self.problems.append(
-                f"{folder}: {len(flat)} pictures such as {flat[0].name} lie outside class folders; "
-                "each class needs a folder of its own"
+                f"{folder}: {len(flat)} pictures such as {printable(flat[0].name)} lie outside "
+                "class folders; each class needs a folder of its own"
             )
 
 

@@ -44,13 +44,21 @@ class DamagedPictureError(ValueError):
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {reason}")
+        super().__init__(f"{printable(path)}: {reason}")
         self.path = os.fspath(path)
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["DamagedPictureError"], tuple[str, str]]:
         # Worker processes send exceptions home by pickle, which would pass the message alone.
         return type(self), (self.path, self.reason)
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as text that every file and terminal takes.
+
+    Bytes of a name that are not UTF-8 are written as in Python's source, ``caf\udce9``.
+    """
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
 def open_picture(path: str | os.PathLike[str]) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ def draw(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> list[Fig
     figures = []
     if isinstance(scores, ClassificationScores):
         target, prediction = scores.column("target").long(), scores.column("prediction").long()
-        confidence = scores.column("confidence")
+        confidence = scores.column("confidence").nan_to_num(0)
         shown = _spread(len(target), PREDICTIONS_DRAWN)
         wrong = (target != prediction).nonzero()[:, 0]
         wrong = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES_DRAWN]
@@ -81,12 +81,13 @@ def _grid(
         axes.axis("off")
     for axes, index in zip(cells, indices.tolist(), strict=False):
         right = bool(target[index] == prediction[index])
-        said = _short(setup.classes[int(prediction[index])])
+        answer = int(prediction[index])  # -1: the logits were not finite
+        said = _short(setup.classes[answer]) if answer >= 0 else "no answer"
         text = f"{said}\n{confidence[index]:.0%}"
         if not right:
             text += f", is {_short(setup.classes[int(target[index])])}"
         axes.imshow(_picture(setup, index))
-        axes.set_title(text, fontsize=8, color=GOOD if right else BAD)
+        axes.set_title(text, fontsize=8, color=GOOD if right else BAD, parse_math=False)
     return canvas
 
 
@@ -102,8 +103,9 @@ def _confusion(scores: ClassificationScores, classes: Sequence[str], folder: Pat
     axes = canvas.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     names = [_short(name) for name in classes]
-    axes.set_xticks(range(len(classes)), names, rotation=60, ha="right", fontsize=8)
-    axes.set_yticks(range(len(classes)), names, fontsize=8)
+    style: dict[str, Any] = {"fontsize": 8, "parse_math": False}  # a name may hold dollar signs
+    axes.set_xticks(range(len(classes)), names, rotation=60, ha="right", **style)
+    axes.set_yticks(range(len(classes)), names, **style)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     for row, column in zip(*counts.nonzero(), strict=True):
@@ -129,6 +131,7 @@ def _multi_label_grid(scores: MultiLabelScores, setup: "ClassifySetup", folder: 
             f"is {_names(setup.classes, target[index])}",
             fontsize=7,
             color=GOOD if right else BAD,
+            parse_math=False,
         )
     caption = "Classes with probability above 0.5, and the true ones; green where all agree."
     return save_figure(canvas, folder / "predictions.png", "Test pictures", caption)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,11 +18,14 @@ from foveal.data.pictures import (
     DamagedPictureError,
     is_picture_name,
     open_picture,
+    printable,
     upright_rgb,
     walk,
 )
-from foveal.tasks.report import INK
+from foveal.tasks.report import INK, write_canvas
 from foveal.tasks.run import Run, load, read_config, run_folder, write_json, write_text
+
+_logger = logging.getLogger(__name__)
 
 Source = str | Path | Image.Image
 BATCH_SIZE, PER_SHEET, TOP = 64, 40, 5
@@ -56,7 +60,7 @@ class Predictions(Sequence[Prediction]):
 
     items: tuple[Prediction, ...]
     damaged: tuple[str, ...] = ()
-    _pictures: tuple[Image.Image, ...] = field(default=(), repr=False)
+    _thumbnails: tuple[Image.Image | None, ...] = field(default=(), repr=False)  # None: has a path
 
     def __len__(self) -> int:
         return len(self.items)
@@ -65,13 +69,17 @@ class Predictions(Sequence[Prediction]):
         return self.items[index]
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ``predictions.json``, ``predictions.csv`` and contact sheets; return the paths."""
+        r"""Write ``predictions.json``, ``predictions.csv`` and contact sheets; return the paths.
+
+        Pictures given by their paths are opened once more, for the sheets. Bytes of a path that
+        are not UTF-8 are written as ``\udce9``.
+        """
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         written = [out / "predictions.json", out / "predictions.csv"]
         rows = [
             {
-                "path": item.path,
+                "path": printable(item.path),
                 "label": item.label,
                 "probability": item.probability,
                 "top": [{"label": name, "probability": p} for name, p in item.top],
@@ -80,11 +88,16 @@ class Predictions(Sequence[Prediction]):
         ]
         write_json(written[0], {"predictions": rows, "damaged": list(self.damaged)})
         write_text(written[1], _csv(self.items))
-        thumbnails = iter(zip(self.items, self._pictures, strict=True))
-        for page, sheet in enumerate(iter(lambda: list(islice(thumbnails, PER_SHEET)), []), 1):
+        pairs = iter(zip(self.items, self._thumbnails, strict=True))
+        every_letter = True
+        for page, sheet in enumerate(iter(lambda: list(islice(pairs, PER_SHEET)), []), 1):
             path = out / f"predictions_{page:03d}.png"
-            _sheet(sheet).savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
+            every_letter &= write_canvas(_sheet(sheet), path)
             written.append(path)
+        if not every_letter:
+            _logger.warning(
+                "%s: the sheets' font lacks letters of some names: boxes stand there", out
+            )
         return written
 
 
@@ -120,7 +133,7 @@ def predict(
     found = [picture for source in sources for picture in _expand(source)]
     items: list[Prediction] = []
     damaged: list[str] = []
-    thumbnails: list[Image.Image] = []
+    thumbnails: list[Image.Image | None] = []
     for start in range(0, len(found), BATCH_SIZE):
         opened: list[tuple[str, Image.Image]] = []
         for source in found[start : start + BATCH_SIZE]:
@@ -132,9 +145,7 @@ def predict(
                 damaged.append(str(error))
         if opened:
             items += _predict_batch(model, opened, multi_label)
-        for _, image in opened:
-            image.thumbnail((160, 160))
-            thumbnails.append(image)
+        thumbnails += [None if path else _shrink(image) for path, image in opened]
     return Predictions(tuple(items), tuple(damaged), tuple(thumbnails))
 
 
@@ -189,12 +200,19 @@ def _csv(items: Sequence[Prediction]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "probability"])
-    writer.writerows([item.path, item.label, f"{item.probability:.6f}"] for item in items)
+    writer.writerows(
+        [printable(item.path), item.label, f"{item.probability:.6f}"] for item in items
+    )
     return text.getvalue()
 
 
-def _sheet(pairs: Sequence[tuple[Prediction, Image.Image]]) -> Canvas:
-    """Return thumbnails with what the network says above each."""
+def _shrink(image: Image.Image) -> Image.Image:
+    image.thumbnail((160, 160))
+    return image
+
+
+def _sheet(pairs: Sequence[tuple[Prediction, Image.Image | None]]) -> Canvas:
+    """Return thumbnails with what the network says above each, and the file's name below."""
     columns = min(8, len(pairs))
     rows = -(-len(pairs) // columns)
     canvas = Canvas(figsize=(columns * 1.5, rows * 1.85), layout="constrained")
@@ -202,10 +220,13 @@ def _sheet(pairs: Sequence[tuple[Prediction, Image.Image]]) -> Canvas:
     for axes in cells:
         axes.axis("off")
     for axes, (item, image) in zip(cells, pairs, strict=False):
-        axes.imshow(image)
-        name = Path(item.path).name
-        axes.set_title(f"{item.label[:18]}\n{item.probability:.0%}", fontsize=8, color=INK)
-        axes.text(
-            0.5, -0.04, name[-22:], fontsize=6, ha="center", va="top", transform=axes.transAxes
-        )
+        style: dict[str, Any] = {"parse_math": False}  # a name may hold dollar signs
+        below: dict[str, Any] = {"ha": "center", "va": "top", "transform": axes.transAxes, **style}
+        try:
+            axes.imshow(image or _shrink(open_picture(item.path)))
+        except DamagedPictureError:
+            axes.text(0.5, 0.5, "will not open\nany more", fontsize=6, **below)
+        title = f"{item.label[:18]}\n{item.probability:.0%}"
+        axes.set_title(title, fontsize=8, color=INK, **style)
+        axes.text(0.5, -0.04, printable(Path(item.path).name)[-22:], fontsize=6, **below)
     return canvas

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +53,24 @@ class Figure:
 
 
 def save_figure(canvas: Canvas, path: Path, title: str, caption: str) -> Figure:
-    """Write a matplotlib figure as PNG."""
-    canvas.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
+    """Write a matplotlib figure as PNG; the caption tells of letters that the font lacks."""
+    if not write_canvas(canvas, path):
+        caption += " The font lacks letters of some names: boxes stand for them."
     return Figure(path, title, caption)
+
+
+def write_canvas(canvas: Canvas, path: Path) -> bool:
+    """Write a matplotlib figure as PNG; return whether its font had every letter.
+
+    Matplotlib draws a box for a letter that it lacks and warns, once for each such letter.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", r"Glyph \d+", UserWarning)
+        canvas.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
+    others = [warning for warning in caught if not str(warning.message).startswith("Glyph ")]
+    for warning in others:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return len(others) == len(caught)
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], folder: Path) -> Figure:
