@@ -1,4 +1,6 @@
-"""foveal: attention, blocks, losses, tasks and searches of ten vision papers, in one toolkit.
+"""foveal: methods of vision papers as one PyTorch toolkit.
+
+In this version coordinate attention, networks with it, and image classification; others follow.
 
 Everything here is loaded at first use, so that ``import foveal`` and ``foveal --help`` are quick.
 Import ``foveal.models`` before ``timm.create_model("mobilenetv2_100_coordinate")``.
