@@ -52,8 +52,6 @@ def test_the_demo_recipe_starts(tmp_path):
     assert demo.data.root is None
     data = dataclasses.replace(demo.data, workers=0, batch_size=16)
     run = foveal.train(
-        dataclasses.replace(
-            demo, data=data, max_steps=1, device="cpu", out=str(tmp_path / "demo")
-        )
+        dataclasses.replace(demo, data=data, max_steps=1, device="cpu", out=str(tmp_path / "demo"))
     )
     assert (run.path / "figures" / "gates.png").exists()
