@@ -40,7 +40,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         with replacing(Path(path)) as file:
-            file.write_bytes(buffer.getbuffer())
+            # A copy: a view kept alive by a failed write's traceback crashed Python 3.12 at its exit.
+            file.write_bytes(buffer.getvalue())
 
 
 class SaveRun(Checkpoint):  # a Checkpoint: Lightning calls those after the task's own hooks
