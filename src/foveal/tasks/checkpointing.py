@@ -40,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         with replacing(Path(path)) as file:
-            # A copy: a view kept alive by a failed write's traceback crashed Python 3.12 at its exit.
+            # A copy: a view that a failed write's traceback kept crashed Python 3.12 at its exit.
             file.write_bytes(buffer.getvalue())
 
 
