@@ -85,7 +85,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Run:
             training.open_folder(going_on)
         try:
             return training.run()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
             raise RunInterrupted(f"stopped at once; {training.how_to_go_on()}") from None
         except RunInterrupted:
             raise
@@ -178,10 +178,7 @@ class _Training:
     def run(self) -> Run:
         """Train from the start or from the saved state, test, and write the results."""
         self._fit()
-        try:
-            scores = self._test()
-        except SystemExit:
-            raise KeyboardInterrupt from None
+        scores = self._test()
         if self.trainer.is_global_zero:
             self._write_results(scores)
         self.trainer.strategy.barrier()
@@ -205,8 +202,6 @@ class _Training:
             )
         except RunInterrupted as interruption:
             raise RunInterrupted(f"{interruption}; {self.how_to_go_on()}") from None
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from None
 
     def how_to_go_on(self) -> str:
         """Return the command that continues this run."""
