@@ -8,28 +8,19 @@ official place of coordinate attention too. All other keys are those of timm's p
 Sources: Sandler et al. 2018, arXiv:1801.04381; Hou, Zhou, Feng 2021, arXiv:2103.02907, section 4.
 """
 
-import dataclasses
-import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from timm.models import (
-    build_model_with_cfg,
-    generate_default_cfgs,
-    get_pretrained_cfg,
-    register_model,
-)
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models import efficientnet as timm_efficientnet
 from torch import nn
 
 from foveal.layers import create_layer
-from foveal.models.checkpoints import compare
 from foveal.models.stem import build_with_stem
-
-_logger = logging.getLogger(__name__)
+from foveal.models.trunk import trunk_cfgs, trunk_weights
 
 efficientnet: Any = timm_efficientnet  # annotated too sparsely for the type checker
 
@@ -45,20 +36,16 @@ STAGES = [
 ]
 # Feature maps of the first 1, 2, ... 7 stages: a level ends where the next stage has a stride.
 _LEVELS = (1, 2, 3, 4, 4, 5, 5)
+_HEAD = ("conv_head.", "bn2.", "classifier.")  # what a network for features does not have
 
 
-def _trunk_cfgs() -> dict[str, Any]:
-    """Return the sources of weights: those of timm's plain networks, where it has them."""
-    cfgs = {}
-    for width in ("050", "075", "100"):
-        plain: Any = get_pretrained_cfg(f"mobilenetv2_{width}")
-        tag = f"trunk_{plain.tag}" if plain.has_weights else "untrained"
-        for attention in ("se", "cbam", "coordinate"):
-            cfgs[f"mobilenetv2_{width}_{attention}.{tag}"] = dataclasses.replace(plain)
-    return cfgs
-
-
-default_cfgs = generate_default_cfgs(_trunk_cfgs())
+default_cfgs = generate_default_cfgs(
+    {
+        key: cfg
+        for width in ("050", "075", "100")
+        for key, cfg in trunk_cfgs(f"mobilenetv2_{width}", ("se", "cbam", "coordinate")).items()
+    }
+)
 
 
 def attention_slot(name: str, **layer_args: Any) -> Callable[..., nn.Module]:
@@ -141,7 +128,9 @@ def _create(
         variant,
         pretrained,
         pretrained_strict=False,  # the filter has checked: only the attention's tensors are missing
-        pretrained_filter_fn=_trunk_weights,
+        pretrained_filter_fn=partial(
+            trunk_weights, attention=".se.", adapted=("conv_stem.", "classifier."), head=_HEAD
+        ),
         **build_args,
         block_args=efficientnet.decode_arch_def(STAGES[:stages]),
         num_features=max(1280, round_chs_fn(1280)),
@@ -186,40 +175,6 @@ def _check_out_indices(out_indices: int | Sequence[int] | None, levels: int) -> 
             f"out_indices must be a number of levels up to {levels} or indices from 0 to "
             f"{levels - 1}, not {out_indices!r}"
         )
-
-
-def _trunk_weights(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights that the network has a place for; say which of its tensors are new.
-
-    timm adapts the stem to ``in_chans`` and the classifier to ``num_classes`` afterwards.
-
-    Raises:
-        ValueError: the weights lack a tensor of the trunk, or hold one that it does not have.
-    """
-    misfit = compare(network.state_dict(), state)
-    new = [key for key in misfit.missing if ".se." in key]
-    head = ("conv_head.", "bn2.", "classifier.")  # a network for features has none
-    wrong = dataclasses.replace(
-        misfit,
-        missing=[key for key in misfit.missing if key not in new],
-        unexpected=[key for key in misfit.unexpected if not key.startswith(head)],
-        reshaped={
-            key: shapes
-            for key, shapes in misfit.reshaped.items()
-            if not key.startswith(("conv_stem.", "classifier."))
-        },
-    )
-    if wrong:
-        raise ValueError(f"the pretrained weights do not fit the network's trunk: {wrong}")
-    if new:
-        layers = sorted({key[: key.index(".se.")] + ".se" for key in new})
-        _logger.warning(
-            "%d tensors of %d attention layers are new, everything else is pretrained: %s",
-            len(new),
-            len(layers),
-            ", ".join(layers),
-        )
-    return {key: value for key, value in state.items() if key not in misfit.unexpected}
 
 
 @register_model

@@ -1,0 +1,72 @@
+"""Published weights of a plain network for the trunk of one with attention."""
+
+import dataclasses
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from timm.models import get_pretrained_cfg
+from torch import nn
+
+from foveal.models.checkpoints import compare
+
+_logger = logging.getLogger(__name__)
+
+
+def trunk_cfgs(plain: str, attentions: Iterable[str]) -> dict[str, Any]:
+    """Return timm's description of a plain network for each name with attention.
+
+    Args:
+        plain: a name of timm, such as ``mobilenetv2_100``.
+        attentions: endings of the new names, such as ``coordinate``.
+
+    Returns:
+        ``name.tag`` to description, for :func:`timm.models.generate_default_cfgs`. The tag says
+        that only the trunk's weights are published, or that none are.
+    """
+    cfg: Any = get_pretrained_cfg(plain)
+    tag = f"trunk_{cfg.tag}" if cfg.has_weights else "untrained"
+    return {f"{plain}_{attention}.{tag}": dataclasses.replace(cfg) for attention in attentions}
+
+
+def trunk_weights(
+    state: dict[str, torch.Tensor],
+    network: nn.Module,
+    *,
+    attention: str,
+    adapted: tuple[str, ...],
+    head: tuple[str, ...],
+) -> dict[str, torch.Tensor]:
+    """Return the weights that the network has a place for; say which of its tensors are new.
+
+    Args:
+        state: weights of the plain network.
+        network: the one with attention.
+        attention: what the keys of new layers hold and those of the plain network do not:
+            ``.se.``, the attribute's name between dots.
+        adapted: prefixes of what timm fits to ``in_chans`` and ``num_classes`` afterwards.
+        head: prefixes of what a network for features does not have.
+
+    Raises:
+        ValueError: the weights lack a tensor of the trunk, or hold one that it does not have.
+    """
+    misfit = compare(network.state_dict(), state)
+    fresh = [key for key in misfit.missing if attention in key]
+    wrong = dataclasses.replace(
+        misfit,
+        missing=[key for key in misfit.missing if key not in fresh],
+        unexpected=[key for key in misfit.unexpected if not key.startswith(head)],
+        reshaped={k: v for k, v in misfit.reshaped.items() if not k.startswith(adapted)},
+    )
+    if wrong:
+        raise ValueError(f"the pretrained weights do not fit the network's trunk: {wrong}")
+    if fresh:
+        layers = sorted({key[: key.index(attention)] + attention[:-1] for key in fresh})
+        _logger.warning(
+            "%d tensors of %d attention layers are new, everything else is pretrained: %s",
+            len(fresh),
+            len(layers),
+            ", ".join(layers),
+        )
+    return {key: value for key, value in state.items() if key not in misfit.unexpected}
