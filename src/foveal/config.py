@@ -7,7 +7,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
 
 from foveal.names import unknown
@@ -101,6 +101,23 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Insertion:
+    """A layer put into the network, as :func:`foveal.insert` does it.
+
+    Attributes:
+        layer: name of a shape-preserving layer, such as ``coordinate``.
+        where: ``blocks``, ``stages``, ``expand``, or a pattern over module names.
+        identity: start at identity, so that trained weights compute what they did before.
+        layer_args: further arguments of the layer, such as ``reduction: 16``.
+    """
+
+    layer: str
+    where: str
+    identity: bool = False
+    layer_args: dict[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """What every task's run has: data, network, optimisation, machine.
 
@@ -110,6 +127,8 @@ class TrainConfig:
         model_args: further arguments of the model, such as ``stem_stride: 1``.
         pretrained: start from published weights.
         checkpoint: start from the weights in this file.
+        insert: layers put into the network after its weights are loaded, in this order, such as
+            ``[{layer: coordinate, where: blocks, identity: true}]``.
         loss: name of the training loss.
         loss_args: arguments of the loss, such as ``label_smoothing: 0.1``.
         epochs: passes over the training pictures.
@@ -142,6 +161,7 @@ class TrainConfig:
     model_args: dict[str, Scalar] = field(default_factory=dict)
     pretrained: bool = False
     checkpoint: str | None = None
+    insert: tuple[Insertion, ...] = ()
     loss: str = "cross_entropy"
     loss_args: dict[str, Scalar] = field(default_factory=dict)
     epochs: int = 20
@@ -172,6 +192,10 @@ class TrainConfig:
                 _at_least(name, getattr(self, name), 1)
         for name in ("warmup_epochs", "clip_grad", "early_stopping", "weight_decay", "seed"):
             _at_least(name, getattr(self, name), 0)
+        for insertion in self.insert:
+            if not isinstance(insertion, Insertion):
+                kind = type(insertion).__name__
+                raise TypeError(f"insert must hold foveal.Insertion objects, not a {kind}")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, not {self.lr!r}")
         _within("ema_decay", self.ema_decay, 0, 1)
@@ -224,8 +248,9 @@ def task_of(config: TrainConfig) -> str:
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """Return the config as plain dicts and scalars, ``task`` first."""
-    return {"task": task_of(config), **dataclasses.asdict(config)}
+    """Return the config as plain dicts, lists and scalars, ``task`` first."""
+    values = {"task": task_of(config), **dataclasses.asdict(config)}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainConfig:
@@ -255,6 +280,9 @@ def _build(cls: type, values: Any, prefix: str) -> Any:
     for key in values:
         if key not in known:
             raise ValueError(unknown("config key", f"{prefix}{key}", [prefix + k for k in known]))
+    for f in dataclasses.fields(cls):
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
+            raise ValueError(f"config key {prefix.rstrip('.')!r} needs {f.name!r}")
     return cls(**{k: _convert(hints[k], v, prefix + k) for k, v in values.items()})
 
 
@@ -267,6 +295,10 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise ValueError(f"config key {key!r} must hold keys, not {value!r}")
         return {str(k): _convert(args[1], v, f"{key}.{k}") for k, v in value.items()}
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"config key {key!r} must be a list, not {value!r}")
+        return tuple(_convert(args[0], v, f"{key}[{i}]") for i, v in enumerate(value))
     if origin is Literal:
         if value is False and "no" in args:  # YAML 1.1 reads a bare `no` as False
             return "no"

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("foveal.cli.train", "train a network; writes a run folder"),
     "eval": ("foveal.cli.eval", "measure a trained network on a split of its data"),
     "predict": ("foveal.cli.predict", "run a trained network on pictures"),
+    "insert": ("foveal.cli.insert", "put a layer into a network and show what changes"),
     "export": ("foveal.cli.export", "write a trained network to a file for other programs"),
     "models": ("foveal.cli.models", "list the networks that --model takes"),
     "data check": ("foveal.cli.data", "look through a data folder: counts, damage, duplicates"),

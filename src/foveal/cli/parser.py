@@ -127,8 +127,7 @@ def parse_config(
             _at(merged, owner)[name] = _flag_value(hint, found[key], f"--{key}")
     _check(merged)  # before single entries are put into its mappings
     for entry in found["entries"]:
-        value = config_file.parse(entry.text, f"--{entry.key}.{entry.name}")
-        _at(merged, entry.key)[entry.name] = value
+        _at(merged, entry.key)[entry.name] = entry.value()
     config = _check(merged)
     if found["print_config"]:
         config_file.write(to_dict(config), sys.stdout)
@@ -187,7 +186,7 @@ def _config_parser(
         owner = key.rpartition(".")[0]
         if owner not in groups:
             groups[owner] = parser.add_argument_group(owner)
-        if default is not None and default != {}:
+        if default not in (None, {}, ()):
             text = f"{text} (default: {str(default).lower() if hint is bool else default})"
         groups[owner].add_argument(
             f"--{key}",
@@ -197,19 +196,30 @@ def _config_parser(
             **({"nargs": "?", "const": "true"} if hint is bool else {}),
         )
         if typing.get_origin(hint) is dict:
-            for flag in sorted({f.split("=")[0] for f in flags if f.startswith(f"--{key}.")}):
-                if name := flag.removeprefix(f"--{key}."):
-                    entry = functools.partial(_Entry, key, name)
-                    add(flag, dest="entries", action="append", type=entry, help=argparse.SUPPRESS)
+            add_entries(parser, key, flags)
     return parser
 
 
-class _Entry(typing.NamedTuple):
+class Entry(typing.NamedTuple):
     """What ``--model_args.stem_stride 1`` says."""
 
     key: str
     name: str
     text: str
+
+    def value(self) -> Any:
+        """Return the text as YAML reads it."""
+        return config_file.parse(self.text, f"--{self.key}.{self.name}")
+
+
+def add_entries(parser: argparse.ArgumentParser, key: str, flags: Sequence[str]) -> None:
+    """Make ``--KEY.NAME VALUE`` flags of those names that occur; each adds an :class:`Entry`."""
+    for flag in sorted({f.split("=")[0] for f in flags if f.startswith(f"--{key}.")}):
+        if name := flag.removeprefix(f"--{key}."):
+            entry = functools.partial(Entry, key, name)
+            parser.add_argument(
+                flag, dest="entries", action="append", type=entry, help=argparse.SUPPRESS
+            )
 
 
 def _fields(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:

@@ -45,4 +45,7 @@ def create_layer(name: str, channels: int, **kw: Any) -> nn.Module:
     for key in kw:
         if key not in known:
             raise TypeError(unknown(f"{name} argument", key, known))
-    return layer(channels, **kw)
+    try:
+        return layer(channels, **kw)
+    except TypeError as error:
+        raise TypeError(f"the {name} layer does not take {kw}: {error}") from error

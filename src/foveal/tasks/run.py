@@ -17,7 +17,9 @@ from foveal.config import TrainConfig, from_dict, task_of, to_dict
 from foveal.data.transforms import Preprocess
 from foveal.files import replacing
 from foveal.models import create_model
+from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
 from foveal.names import nearest
+from foveal.surgery import holds_inserted, insert
 
 CONFIG, WEIGHTS, METRICS = "config.yaml", "best.safetensors", "metrics.json"
 # What may change between a run and its continuation without changing its result.
@@ -131,6 +133,7 @@ def save_weights(
         "task": task_of(config),
         "model": config.model,
         "model_args": json.dumps(dict(config.model_args)),
+        "insert": json.dumps(to_dict(config)["insert"]),
         "classes": json.dumps(list(classes), ensure_ascii=False),
         "preprocess": json.dumps(pre.to_dict()),
     }
@@ -194,10 +197,33 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
             "model_args.in_chans must be 1 (grey) or 3 (RGB), "
             f"not {config.model_args['in_chans']!r}"
         )
-    return create_model(
+    checkpoint = find_state_dict(read_checkpoint(config.checkpoint)) if config.checkpoint else None
+    model = create_model(
         config.model,
         pretrained=config.pretrained,
         num_classes=num_classes,
-        checkpoint_path=config.checkpoint or "",
         **config.model_args,  # type: ignore[arg-type]  # in_chans and features_only are among them
     )
+    # A checkpoint is the plain network's, or of one that had the layers already.
+    source = f"the checkpoint {config.checkpoint!r}"
+    loads_last = checkpoint is not None and any(map(holds_inserted, checkpoint))
+    if checkpoint is not None and not loads_last:
+        load_weights(model, checkpoint, source)
+    for insertion in config.insert:
+        insert(
+            model,
+            insertion.layer,
+            where=insertion.where,
+            identity=insertion.identity,
+            input_size=_input_size(config),
+            **insertion.layer_args,
+        )
+    if checkpoint is not None and loads_last:
+        load_weights(model, checkpoint, source)
+    return model
+
+
+def _input_size(config: TrainConfig) -> tuple[int, int, int] | None:
+    """Return (C, H, W) of the run's pictures; None where the network has to say."""
+    side = config.data.image_size
+    return None if side is None else (int(config.model_args.get("in_chans", 3)), side, side)

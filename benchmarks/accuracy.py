@@ -1,0 +1,223 @@
+"""What attention layers and blocks do to accuracy: small real data sets, several seeds each.
+
+    python benchmarks/accuracy.py cifar10 --root CIFAR10 --out accuracy.jsonl
+    python benchmarks/accuracy.py pacs --root PACS --out accuracy.jsonl
+    python benchmarks/accuracy.py blocks --root CIFAR10 --out accuracy.jsonl
+    python benchmarks/accuracy.py --show accuracy.jsonl
+
+Each finished run is one line of JSON in the file, under a hash of its config; runs that are there
+are not repeated, so the command can be stopped and given again. ``--tune`` runs the learning rates
+to choose from on the plain network and another seed, and compares them on validation pictures.
+"""
+
+import argparse
+import csv
+import dataclasses
+import hashlib
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import foveal
+from foveal.config import AugmentConfig, ClassifyConfig, DataConfig, to_dict
+from foveal.models import count
+
+SEEDS = (0, 1, 2)
+TUNING_SEED = 100
+RATES = (1e-3, 3e-3, 6e-3)  # 3e-3 was chosen for all tables
+
+# Variant -> (model, model_args). All networks of a table have the same recipe and starting rule.
+ATTENTION = {
+    "plain": ("mobilenetv2", {"width": 0.5}),
+    "squeeze-and-excitation": ("mobilenetv2_050_se", {}),
+    "CBAM": ("mobilenetv2_050_cbam", {}),
+    "coordinate": ("mobilenetv2_050_coordinate", {}),
+    "triplet": ("mobilenetv2_050_triplet", {}),
+}
+# Multiply-adds at 32 pixels within 2 % of the first row's.
+BLOCKS = {
+    "MobileNetV2 0.5": ("mobilenetv2", {"width": 0.5}),
+    "its blocks swapped for sandglass": ("mobilenetv2", {"width": 0.5, "block": "sandglass"}),
+    "MobileNeXt": ("mobilenext_050", {}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Variants on one data set, and the settings that they share."""
+
+    variants: dict[str, tuple[str, dict[str, Any]]]
+    config: ClassifyConfig
+
+
+CIFAR10 = ClassifyConfig(
+    data=DataConfig(layout="cifar", image_size=32, batch_size=64, workers=0),
+    model_args={"stem_stride": 1},
+    augment=AugmentConfig(min_scale=1.0, padding=2),
+    epochs=12,
+    lr=3e-3,
+    ema=True,
+    ema_decay=0.99,
+)
+PACS = dataclasses.replace(
+    CIFAR10,
+    data=DataConfig(layout="csv", image_size=96, batch_size=32, workers=0),
+    model_args={},
+    augment=AugmentConfig(min_scale=0.35),
+    epochs=30,
+)
+TABLES = {
+    "cifar10": Table(ATTENTION, CIFAR10),
+    "pacs": Table(ATTENTION, PACS),
+    "blocks": Table(BLOCKS, CIFAR10),
+}
+
+
+def main() -> int:
+    """Run or show."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("table", nargs="?", choices=list(TABLES))
+    parser.add_argument("--root", help="folder of the data set")
+    parser.add_argument("--out", type=Path, help="file of JSON lines to add to")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--epochs", type=int, help="for a look at the command: fewer epochs")
+    parser.add_argument("--tune", action="store_true", help="compare learning rates instead")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="print the tables of a file")
+    args = parser.parse_args()
+    if args.show:
+        print(show(args.show))
+        return 0
+    if args.table is None or args.root is None or args.out is None:
+        parser.error("name a table, --root and --out; or --show FILE")
+    with tempfile.TemporaryDirectory() as folder:
+        root = pacs_list(Path(args.root), Path(folder)) if args.table == "pacs" else args.root
+        plan = list(tuning(args.table) if args.tune else runs(args.table))
+        for number, (variant, config) in enumerate(plan, start=1):
+            data = dataclasses.replace(config.data, root=str(root))
+            config = dataclasses.replace(
+                config, data=data, threads=args.threads, epochs=args.epochs or config.epochs
+            )
+            key = key_of(config)
+            table = f"{args.table} (tuning)" if args.tune else args.table
+            done = {line["key"]: line for line in read(args.out)}  # another table may share a run
+            if done.get(key, {}).get("table") == table:
+                continue
+            print(f"[{number}/{len(plan)}] {variant}, seed {config.seed}", file=sys.stderr)
+            result = done[key] if key in done else measure(config)
+            line = {**result, "key": key, "table": table, "variant": variant}
+            with args.out.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+    print(show(args.out))
+    return 0
+
+
+def runs(table: str) -> Iterator[tuple[str, ClassifyConfig]]:
+    """Yield the runs of a table, seed by seed, so that a part of it is a fair table too."""
+    for seed in SEEDS:
+        for variant, (model, model_args) in TABLES[table].variants.items():
+            config = TABLES[table].config
+            arguments = {**config.model_args, **model_args}
+            yield variant, dataclasses.replace(config, model=model, model_args=arguments, seed=seed)
+
+
+def tuning(table: str) -> Iterator[tuple[str, ClassifyConfig]]:
+    """Yield the first variant of a table with each learning rate, at another seed."""
+    variant, config = next(runs(table))
+    for rate in RATES:
+        yield f"{variant}, lr {rate:g}", dataclasses.replace(config, lr=rate, seed=TUNING_SEED)
+
+
+def measure(config: ClassifyConfig) -> dict[str, Any]:
+    """Train, and return what the table needs."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        run = foveal.train(dataclasses.replace(config, out=f"{folder}/run"))
+        side = config.data.image_size or 224
+        counts = count(run.load(), (3, side, side))
+    return {
+        "seed": config.seed,
+        "test": run.metrics["test/accuracy"],
+        "val": run.metrics["val/accuracy"],
+        "seconds": round(time.monotonic() - start, 1),
+        "parameters": counts.parameters,
+        "multiply_adds": counts.multiply_adds,
+        "threads": config.threads,
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+    }
+
+
+def key_of(config: ClassifyConfig) -> str:
+    """Return a hash of all that decides a run's result."""
+    values = to_dict(config)
+    values["data"].pop("root")
+    for name in ("threads", "out", "device"):
+        values.pop(name)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def pacs_list(root: Path, folder: Path) -> Path:
+    """Write a list of all domains' pictures with their classes: 20, 4, 6 of each thirty.
+
+    The pictures of each domain and class are taken in the order of their names, every fifth and
+    every seventh place aside, so that the parts do not depend on anything random.
+    """
+    path = folder / "pacs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split"])
+        classes = sorted(p for p in root.glob("*/*") if p.is_dir()) or sorted(
+            p for p in root.glob("*/*/*") if p.is_dir()
+        )
+        for label in classes:
+            for i, picture in enumerate(sorted(label.iterdir())):
+                split = "test" if i % 5 == 4 else "val" if i % 7 == 3 else "train"
+                writer.writerow([picture.resolve(), label.name, split])
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a results file; none if there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def show(path: Path) -> str:
+    """Return the tables of a results file as Markdown: mean ± standard deviation over seeds."""
+    lines = read(path)
+    text = []
+    for table in dict.fromkeys(line["table"] for line in lines):
+        rows = [line for line in lines if line["table"] == table]
+        text += [
+            "",
+            f"{table}: {rows[0]['threads']} thread(s), torch {rows[0]['torch']}",
+            "",
+            "| network | parameters | multiply-adds | test accuracy | validation | seeds | s/run |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for variant in dict.fromkeys(row["variant"] for row in rows):
+            own = [row for row in rows if row["variant"] == variant]
+            seconds = statistics.mean(row["seconds"] for row in own)
+            text.append(
+                f"| {variant} | {own[0]['parameters']:,d} | {own[0]['multiply_adds'] / 1e6:.2f} M "
+                f"| {spread([row['test'] for row in own])} | {spread([row['val'] for row in own])} "
+                f"| {', '.join(str(row['seed']) for row in own)} | {seconds:.0f} |"
+            )
+    return "\n".join(text).strip()
+
+
+def spread(values: list[float]) -> str:
+    """Return mean ± standard deviation of fractions, in per cent."""
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.1f} %" if len(values) > 1 else f"{mean} %"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

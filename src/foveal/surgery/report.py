@@ -1,0 +1,187 @@
+"""What an insertion changed: the places, and what the network costs before and after."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from foveal.models.counting import Counts
+from foveal.surgery.inserted import Inserted, attach
+from foveal.surgery.places import Place
+
+_ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds for one picture, medians of interleaved rounds.
+
+    Attributes:
+        before: without the inserted layers.
+        after: with them.
+        device: where it was measured, and with how many threads.
+    """
+
+    before: float
+    after: float
+    device: str
+
+
+class InsertionReport:
+    """What :func:`foveal.insert` did; ``str()`` is a table, :meth:`undo` takes it back.
+
+    Attributes:
+        layer: name of the layer.
+        layer_args: its arguments.
+        where: the rule or pattern; of a function its name.
+        identity: whether the layers start at identity.
+        input_size: (C, H, W) at which maps and multiply-adds were counted.
+        places: the modules after which the layer now is, in the order in which they run.
+        layers: the inserted modules, one for each place.
+        before: parameters and multiply-adds of the network as it was.
+        after: the same with the inserted layers.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        layer: str,
+        layer_args: dict[str, Any],
+        where: str,
+        identity: bool,
+        input_size: tuple[int, int, int],
+        places: tuple[Place, ...],
+        layers: tuple[Inserted, ...],
+        before: Counts,
+    ) -> None:
+        self.layer, self.layer_args, self.where = layer, layer_args, where
+        self.identity, self.input_size = identity, input_size
+        self.places, self.layers = places, layers
+        self.before = self.after = before
+        self._model = model
+        self._detach: list[Callable[[], None]] = []
+        self.attach()
+
+    def attach(self) -> None:
+        """Put the layers in; nothing happens where they are in."""
+        if not self._detach:
+            for place, inserted in zip(self.places, self.layers, strict=True):
+                self._detach.append(attach(self._model, place.name, inserted))
+
+    def undo(self) -> None:
+        """Take the layers out: the network is what it was; nothing happens a second time."""
+        while self._detach:
+            self._detach.pop()()
+
+    @cached_property
+    def latency(self) -> Latency | None:
+        """Time for one picture without and with the layers; None on the meta device.
+
+        Measured at the first look, which takes about a second, on the network's device and in its
+        type; its mode is left as it was.
+        """
+        weight = next(self._model.parameters(), torch.empty(0))
+        if weight.is_meta:
+            return None
+        x = torch.randn(1, *self.input_size, device=weight.device, dtype=weight.dtype)
+        is_in = bool(self._detach)
+        times: dict[bool, list[float]] = {False: [], True: []}
+        with _evaluating(self._model), torch.no_grad():
+            for _ in range(_ROUNDS + 1):
+                for inserted in times:
+                    self.attach() if inserted else self.undo()
+                    times[inserted].append(_milliseconds(self._model, x))
+        self.attach() if is_in else self.undo()
+        device = str(weight.device)
+        if weight.device.type == "cpu":
+            threads = torch.get_num_threads()
+            device = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+        # The first round warms up.
+        before, after = (statistics.median(times[inserted][1:]) for inserted in times)
+        return Latency(before, after, device)
+
+    def __str__(self) -> str:
+        """Return the table: a line for each place, then the costs before and after."""
+        arguments = "".join(f", {key}={value!r}" for key, value in self.layer_args.items())
+        start = ", starting at identity" if self.identity else ""
+        head = (
+            f"{self.layer}{arguments} after {len(self.places)} module"
+            f"{'s' if len(self.places) > 1 else ''} of "
+            f"{type(self._model).__name__} (where: {self.where}){start}"
+        )
+        rows: list[tuple[str, ...]] = [("after", "channels", "map", "parameters")]
+        for place, layer in zip(self.places, self.layers, strict=True):
+            added = sum(p.numel() for p in layer.parameters())
+            size = f"{place.size[0]}x{place.size[1]}"
+            rows.append((place.name, f"{place.channels:,d}", size, f"{added:,d}"))
+        return "\n".join([head, "", *_columns(rows), "", *_columns(self._costs())])
+
+    def __repr__(self) -> str:
+        return f"InsertionReport({self.layer!r} after {len(self.places)} modules)"
+
+    def _costs(self) -> list[tuple[str, ...]]:
+        before, after = self.before, self.after
+        size = "x".join(map(str, self.input_size))
+        rows: list[tuple[str, ...]] = [
+            ("", "before", "after", "change"),
+            (
+                "parameters",
+                f"{before.parameters:,d}",
+                f"{after.parameters:,d}",
+                _change(before.parameters, after.parameters),
+            ),
+            (
+                f"multiply-adds ({size})",
+                f"{before.multiply_adds / 1e6:,.1f} M",
+                f"{after.multiply_adds / 1e6:,.1f} M",
+                _change(before.multiply_adds, after.multiply_adds),
+            ),
+        ]
+        if (latency := self.latency) is not None:
+            milliseconds = (f"{latency.before:.1f} ms", f"{latency.after:.1f} ms")
+            change = _change(latency.before, latency.after)
+            rows.append((f"latency ({latency.device})", *milliseconds, change))
+        return rows
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """Align the first column left and the others right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        cells = [f"{first:<{widths[0]}}"]
+        cells += [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _change(before: float, after: float) -> str:
+    return f"{after / before - 1:+.1%}" if before else "new"
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _milliseconds(model: nn.Module, x: torch.Tensor) -> float:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    start = time.perf_counter()
+    model(x)
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return (time.perf_counter() - start) * 1e3

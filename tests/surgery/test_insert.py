@@ -1,0 +1,357 @@
+"""Insertion into finished networks: what changes, what must not, and what comes after."""
+
+import copy
+import io
+import pickle
+import re
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import foveal
+from foveal.layers import LAYERS, CoordinateAttention, create_layer
+from foveal.models import count
+from foveal.surgery import Inserted, holds_inserted, insert, inserted_layers
+
+FAMILIES = [
+    ("timm", "resnet18", "blocks"),
+    ("timm", "convnext_atto", "blocks"),
+    ("timm", "regnety_002", "stages"),
+    ("timm", "mobilenetv3_small_050", "expand"),
+    ("tv", "efficientnet_b0", "expand"),
+    ("tv", "mobilenet_v3_small", "blocks"),
+    ("tv", "densenet121", "stages"),
+]
+
+
+def build(library, name):
+    torch.manual_seed(0)
+    model = timm.create_model(name) if library == "timm" else torchvision.models.get_model(name)
+    with torch.no_grad():
+        for key, value in model.state_dict().items():  # as if trained: nothing is 0 or 1
+            if value.is_floating_point() and value.ndim == 1:
+                value.add_(torch.rand_like(value) * 0.1 + 0.05 * ("var" not in key))
+    return model.eval()
+
+
+def pictures(batch=2, height=64, width=48):
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def small():
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3))
+    return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4)).eval()
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda family: f"{family[0]}-{family[1]}-{family[2]}")
+def family(request):
+    return request.param
+
+
+def test_with_identity_the_network_computes_the_same_bits(family):
+    library, name, where = family
+    model, x = build(library, name), pictures()
+    with torch.no_grad():
+        y = model(x)
+        insert(model, "coordinate", where=where, identity=True)
+        assert torch.equal(model(x), y)
+        for module in inserted_layers(model).values():
+            module.scale.fill_(0.5)
+        assert not torch.allclose(model(x), y)
+
+
+def test_with_identity_training_starts_at_the_scale(family):
+    library, name, where = family
+    model = build(library, name)
+    report = insert(model, "coordinate", where=where, identity=True)
+    model.train()(pictures()).square().sum().backward()
+    for module in report.layers:
+        assert module.scale.grad.abs().sum() > 0
+        assert all(not p.grad.any() for p in module.layer.parameters())  # until the scale moves
+
+
+def test_trained_weights_and_their_keys_stay(family):
+    library, name, where = family
+    model = build(library, name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report = insert(model, "se", where=where)
+    after = model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    new = [key for key in after if key not in before]
+    assert new
+    assert all(map(holds_inserted, new))
+    assert not any(map(holds_inserted, before))
+    assert {re.sub(r".*\.layer\.", "", key) for key in new} == set(
+        create_layer("se", 8).state_dict()
+    )
+    assert report.after.parameters - report.before.parameters == sum(after[k].numel() for k in new)
+
+
+def test_undo_takes_everything_out(family):
+    library, name, where = family
+    model, x = build(library, name), pictures()
+    keys = list(model.state_dict())
+    with torch.no_grad():
+        y = model(x)
+        report = insert(model, "cbam", where=where)
+        assert not torch.allclose(model(x), y)
+        report.undo()
+        report.undo()
+        assert torch.equal(model(x), y)
+    assert list(model.state_dict()) == keys
+    assert not inserted_layers(model)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_copies_pickles_and_files_hold_the_layers(family):
+    library, name, where = family
+    model, x = build(library, name), pictures()
+    insert(model, "coordinate", where=where)
+    with torch.no_grad():
+        y = model(x)
+        copied, pickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+        loaded = build(library, name)
+        torch.manual_seed(7)
+        insert(loaded, "coordinate", where=where)
+        assert not torch.allclose(loaded(x), y)
+        loaded.load_state_dict(model.state_dict(), strict=True)
+        for module in inserted_layers(model).values():  # the copies have layers of their own
+            module.layer.conv_h.bias.add_(1.0)
+        assert not torch.allclose(model(x), y)
+        for other in (copied, pickled, loaded):
+            assert torch.equal(other(x), y)
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "where"),
+    [
+        FAMILIES[0],
+        pytest.param(*FAMILIES[3], marks=pytest.mark.slow),
+        pytest.param("timm", "densenet121", "stages", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("identity", [False, True])
+def test_exports_with_free_sizes(library, name, where, identity):
+    model = build(library, name)
+    insert(model, "coordinate", where=where, identity=identity)
+    for module in inserted_layers(model).values():
+        if identity:
+            nn.init.constant_(module.scale, 0.7)
+    shapes = [dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)]
+    exported = torch.export.export(model, (pictures(2, 96, 128),), dynamic_shapes=shapes)
+    x = pictures(3, 128, 80)
+    with torch.no_grad():
+        torch.testing.assert_close(exported.module()(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", sorted(LAYERS))
+def test_every_layer_can_be_inserted_anywhere_in_a_sequential(layer):
+    x = pictures()
+    for where in ("0", "0.0", "0.[02]", "0.1"):
+        model = small()
+        with torch.no_grad():
+            y = model(x)
+            report = insert(model, layer, where=where, identity=True, input_size=(3, 64, 48))
+            assert torch.equal(model(x), y)
+            for module in report.layers:
+                module.scale.fill_(1.0)
+            assert not torch.allclose(model(x), y)
+
+
+def test_the_layer_acts_on_the_output_of_the_named_module():
+    model, x = small(), pictures()
+    report = insert(model, "coordinate", where="0.1", input_size=(3, 64, 48))
+    layer = report.layers[0].layer
+    assert isinstance(layer, CoordinateAttention)
+    conv1, relu, conv2 = model[0][0], nn.ReLU(), model[0][2]
+    by_hand = model[1:](conv2(layer(relu(conv1(x)))))
+    torch.testing.assert_close(model(x), by_hand)
+
+
+def test_the_start_at_identity_is_the_stated_sum():
+    layer = CoordinateAttention(6).eval()
+    inserted = Inserted(layer, 6, identity=True).eval()
+    scale = torch.tensor([0.0, 1.0, 0.5, -1.0, 2.0, 0.1])
+    with torch.no_grad():
+        inserted.scale.copy_(scale)
+        x = torch.randn(2, 6, 5, 7)
+        y = inserted(x)
+        for channel, s in enumerate(scale.tolist()):
+            expected = (1 - s) * x[:, channel] + s * layer(x)[:, channel]
+            torch.testing.assert_close(y[:, channel], expected)
+
+
+def test_a_second_insertion_acts_after_the_first():
+    model, x = small(), pictures()
+    first = insert(model, "coordinate", where="0.0", input_size=(3, 64, 48)).layers[0]
+    second = insert(model, "se", where="0.0", input_size=(3, 64, 48)).layers[0]
+    whole = insert(model, "cbam", where="0", input_size=(3, 64, 48)).layers[0]
+    names = list(inserted_layers(model))
+    assert sorted(names) == ["0.0.inserted", "0.0.inserted_2", "0.inserted"]
+    conv1, conv2 = nn.Conv2d(3, 8, 3, padding=1), model[0][2]
+    conv1.load_state_dict({k: model[0][0].state_dict()[k] for k in ("weight", "bias")})
+    by_hand = model[1:](whole(conv2(second(first(conv1(x))).relu())))
+    torch.testing.assert_close(model(x), by_hand)
+
+
+def test_patterns_do_not_reach_into_inserted_layers():
+    model = timm.create_model("resnet18")
+    insert(model, "coordinate", where="layer1.*")
+    report = insert(model, "se", where="layer1.*.*", input_size=(3, 64, 64))
+    assert not [place.name for place in report.places if "inserted" in place.name]
+
+
+def test_gradient_checkpointing_of_stages_keeps_the_layer():
+    model, x = build("timm", "resnet18"), pictures()
+    insert(model, "coordinate", where="layer?")
+    y = model.train()(x)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0
+    model.set_grad_checkpointing()
+    torch.testing.assert_close(model(x), y)
+
+
+def test_layers_follow_device_type_and_mode():
+    with torch.device("meta"):
+        model = timm.create_model("resnet18")
+    report = insert(model.half(), "coordinate", where="stages", identity=True)
+    tensors = [t for m in report.layers for t in (*m.parameters(), *m.buffers())]
+    assert all(t.is_meta for t in tensors)
+    assert {t.dtype for t in tensors} == {torch.float16, torch.int64}
+    assert report.latency is None
+    assert "latency" not in str(report)
+    model = build("timm", "resnet18")
+    report = insert(model, "coordinate", where="stages")
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_and_autocast_keep_the_bits_too(dtype):
+    x = pictures()
+    for autocast in (True, False):
+        model = build("timm", "resnet18")
+        if not autocast:
+            model = model.to(dtype)
+        kind = x if autocast else x.to(dtype)
+        with torch.no_grad(), torch.autocast("cpu", dtype, enabled=autocast):
+            y = model(kind)
+            insert(model, "coordinate", where="blocks", identity=True)
+            assert torch.equal(model(kind), y)
+
+
+def test_channels_last_is_kept():
+    model = build("timm", "resnet18").to(memory_format=torch.channels_last)
+    insert(model, "coordinate", where="blocks", identity=True)
+    seen = []
+    model.layer4[1].conv1.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model(pictures().to(memory_format=torch.channels_last))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_expand_in_mobilenetv2_is_coordinate_attentions_official_place():
+    with torch.device("meta"):
+        plain, official = (
+            timm.create_model("mobilenetv2_100"),
+            foveal.create_model("mobilenetv2_100_coordinate"),
+        )
+    report = insert(plain, "coordinate", where="expand")
+    assert len(report.places) == 16
+    assert report.after == count(official, (3, 224, 224))
+    assert report.after.parameters - report.before.parameters == 445_776  # measured, see the docs
+
+
+def test_the_report_is_a_table_with_costs_before_and_after():
+    model = build("timm", "resnet18")
+    report = insert(model, "coordinate", where="layer[34].*", identity=True, reduction=16)
+    text = str(report)
+    # 3 C m + 2 C + 3 m and the scale's C, with m = C / 16.
+    assert re.search(r"layer3\.1 +256 +14x14 +13,104\b", text)
+    assert re.search(r"layer4\.0 +512 +7x7 +50,784\b", text)
+    assert "coordinate, reduction=16 after 4 modules of ResNet" in text
+    assert "where: layer[34].*), starting at identity" in text
+    assert re.search(r"parameters +11,689,512 +11,817,288 +\+1\.1%", text)
+    assert re.search(r"multiply-adds \(3x224x224\) +1,814\.1 M +1,81\d\.\d M", text)
+    assert re.search(r"latency \(cpu, \d threads?\) +\d+\.\d ms +\d+\.\d ms", text)
+    assert report.latency.before > 0
+    assert len(inserted_layers(model)) == 4  # measuring put everything back
+    assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("kw", "error", "message"),
+    [
+        (
+            {"layer": "cordinate"},
+            ValueError,
+            "unknown layer 'cordinate': did you mean 'coord",
+        ),
+        ({"reductio": 3}, TypeError, "unknown coordinate argument 'reductio': did you mean 'reduc"),
+        ({"reduction": "x"}, TypeError, "the coordinate layer does not take"),
+        ({"reduction": 0}, ValueError, "reduction must be at least 1, not 0"),
+        ({"where": "layer9.*"}, ValueError, "where='layer9.*' matches no module of ResNet"),
+        ({"input_size": (3, 0, 64)}, ValueError, "input_size must be"),
+        ({"input_size": (1, 64, 64)}, ValueError, r"does not run on shapes of an input \[1, 64"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_changes_nothing(kw, error, message):
+    model = timm.create_model("resnet18")
+    arguments = {"layer": "coordinate", "where": "blocks", **kw}
+    with pytest.raises(error, match=re.escape(message) if "\\" not in message else message) as e:
+        insert(model, arguments.pop("layer"), **arguments)
+    assert "\n" not in str(e.value)
+    assert not inserted_layers(model)
+
+
+def test_a_network_of_nothing_but_containers_says_what_to_do():
+    class Chain(nn.ModuleList):
+        def forward(self, x):
+            for module in self:
+                x = module(x)
+            return x
+
+    model = Chain([Chain([nn.Conv2d(3, 4, 1)])])
+    with pytest.raises(ValueError, match="nothing can be inserted after '0'"):
+        insert(model, "se", where="0", input_size=(3, 8, 8))
+    assert not inserted_layers(model)
+
+
+def test_only_networks_take_layers():
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, not str"):
+        insert("resnet18", "se", where="blocks")
+
+
+def test_weights_of_a_network_with_layers_load_into_the_same_with_the_usual_calls():
+    file = io.BytesIO()
+    first, second = build("timm", "resnet18"), timm.create_model("resnet18").eval()
+    for model in (first, second):
+        foveal.insert(model, "coordinate", where="blocks", identity=True)
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    with torch.no_grad():
+        assert torch.equal(first(pictures()), second(pictures()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("identity", [False, True])
+def test_compiles_for_training(identity):
+    torch.compiler.reset()
+    model = build("timm", "resnet18").train()
+    insert(model, "coordinate", where="layer[34].*", identity=identity)
+    other = copy.deepcopy(model)
+    other.compile()
+    outputs = []
+    for net in (model, other):
+        y = net(pictures())
+        y.square().sum().backward()
+        outputs.append((y, [p.grad for p in net.parameters()]))
+    (y, grads), (y2, grads2) = outputs
+    torch.testing.assert_close(y2, y, rtol=1e-3, atol=1e-4)
+    norm = torch.stack([g.norm() for g in grads]).norm()
+    for a, b in zip(grads, grads2, strict=True):
+        assert (a - b).norm() < 1e-2 * norm
