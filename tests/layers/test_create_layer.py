@@ -1,12 +1,15 @@
 import pytest
 
-from foveal.layers import CBAM, CoordinateAttention, SqueezeExcite, create_layer
+from foveal.layers import CBAM, CoordinateAttention, SqueezeExcite, TripletAttention, create_layer
 
 
 def test_names_give_the_classes_and_arguments_arrive():
     assert isinstance(create_layer("coordinate", 64), CoordinateAttention)
     assert isinstance(create_layer("se", 64), SqueezeExcite)
     assert isinstance(create_layer("cbam", 64), CBAM)
+    assert isinstance(create_layer("triplet", 64), TripletAttention)
+    assert create_layer("triplet", 64, kernel_size=3).cw.conv.conv.kernel_size == (3, 3)
+    assert create_layer("triplet", 64, spatial=False).hw is None
     assert create_layer("coordinate", 64, reduction=4).conv1.weight.shape[:2] == (16, 64)
 
 

@@ -4,20 +4,44 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 import foveal.torchvision_check  # noqa: F401  (before timm)
 from foveal.layers.channel_attention import CBAM, SqueezeExcite
 from foveal.layers.coordinate_attention import CoordinateAttention
+from foveal.layers.triplet_attention import TripletAttention
 from foveal.names import unknown
 
-__all__ = ["CBAM", "LAYERS", "CoordinateAttention", "SqueezeExcite", "create_layer"]
+__all__ = [
+    "CBAM",
+    "LAYERS",
+    "CoordinateAttention",
+    "SqueezeExcite",
+    "TripletAttention",
+    "create_layer",
+]
+
+
+def _triplet(
+    channels: int,
+    kernel_size: int = 7,
+    spatial: bool = True,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    if channels < 1:  # the layer takes any number of them
+        raise ValueError(f"channels must be at least 1, not {channels}")
+    return TripletAttention(kernel_size, spatial, device=device, dtype=dtype)
+
 
 # Shape-preserving layers of a map [B, C, H, W]: name -> what makes one from (channels, **kw).
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     "coordinate": CoordinateAttention,
     "se": SqueezeExcite,
     "cbam": CBAM,
+    "triplet": _triplet,
 }
 
 
@@ -25,7 +49,7 @@ def create_layer(name: str, channels: int, **kw: Any) -> nn.Module:
     """Build a shape-preserving layer for feature maps by name.
 
     Args:
-        name: a key of :data:`LAYERS`: ``coordinate``, ``se`` or ``cbam``.
+        name: a key of :data:`LAYERS`: ``coordinate``, ``se``, ``cbam`` or ``triplet``.
         channels: C, channels of the map.
         **kw: further arguments of the layer, such as ``reduction``.
 

@@ -24,10 +24,13 @@ class Published:
 
 
 _COORDINATE = "README of the official code of arXiv:2103.02907"
+_TRIPLET = "README of the official code of arXiv:2010.03045"
 
 PUBLISHED = {
     "mobilenetv2_100": Published(3.5, 300, 0.723, _COORDINATE),
     "mobilenetv2_100_se": Published(3.89, 300, 0.735, _COORDINATE),
     "mobilenetv2_100_cbam": Published(3.89, 300, 0.736, _COORDINATE),
     "mobilenetv2_100_coordinate": Published(3.95, 310, 0.743, _COORDINATE),
+    "resnet18_triplet": Published(11.69, 1825, 0.7109, _TRIPLET),  # kernels of 7 in both
+    "resnet50_triplet": Published(25.56, 4169, 0.7748, _TRIPLET),
 }
