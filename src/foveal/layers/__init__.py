@@ -9,9 +9,17 @@ from torch import nn
 import foveal.torchvision_check  # noqa: F401  (before timm)
 from foveal.layers.channel_attention import CBAM, SqueezeExcite
 from foveal.layers.coordinate_attention import CoordinateAttention
+from foveal.layers.sandglass import SandglassBlock
 from foveal.names import unknown
 
-__all__ = ["CBAM", "LAYERS", "CoordinateAttention", "SqueezeExcite", "create_layer"]
+__all__ = [
+    "CBAM",
+    "LAYERS",
+    "CoordinateAttention",
+    "SandglassBlock",
+    "SqueezeExcite",
+    "create_layer",
+]
 
 # Shape-preserving layers of a map [B, C, H, W]: name -> what makes one from (channels, **kw).
 LAYERS: dict[str, Callable[..., nn.Module]] = {
