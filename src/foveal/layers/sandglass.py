@@ -27,9 +27,10 @@ class SandglassBlock(nn.Module):
         dw_after    3x3 depthwise, out_channels      BatchNorm, [attention "last"]; has the stride
         shortcut    the first channels of the input are added; nothing is clipped afterwards
 
-    The middle and the end are linear: what is narrow, and what receives the shortcut, loses nothing
-    to an activation. MobileNeXt also uses the block without the first depthwise convolution (where
-    it halves the map) and without both (where it only changes the channels).
+    The middle and the last depthwise convolution are linear: what is narrow, and what receives the
+    shortcut, loses nothing to an activation. MobileNeXt also uses the block without the first
+    depthwise convolution (where it halves the map) and without both (where it only changes the
+    channels, and ends with the ReLU6 of ``pw_expand``).
 
     Source: Zhou et al. 2020, arXiv:2007.02269, section 3.2; without depthwise convolutions: the
     authors' code only. Needs timm for ``DropPath`` and ``make_divisible``.
