@@ -21,7 +21,7 @@ import torch
 from timm.models import get_pretrained_cfg, is_model, model_entrypoint, split_model_name_tag
 from torch import nn
 
-from foveal.models import attention_mobilenetv2  # noqa: F401  (registers its networks)
+from foveal.models import attention_mobilenetv2, mobilenext  # noqa: F401  (they register)
 from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
 from foveal.models.counting import Counts, count
 from foveal.models.input_size import check_input_size, nearest_valid_size
