@@ -21,9 +21,10 @@ import torch
 from timm.models import get_pretrained_cfg, is_model, model_entrypoint, split_model_name_tag
 from torch import nn
 
-from foveal.models import (
-    attention_mobilenetv2,  # noqa: F401  (registers its networks)
-    attention_resnet,  # noqa: F401  (registers its networks)
+from foveal.models import (  # noqa: F401  (they register their networks)
+    attention_mobilenetv2,
+    attention_resnet,
+    mobilenext,
 )
 from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
 from foveal.models.counting import Counts, count
