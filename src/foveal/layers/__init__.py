@@ -10,6 +10,7 @@ from torch import nn
 import foveal.torchvision_check  # noqa: F401  (before timm)
 from foveal.layers.channel_attention import CBAM, SqueezeExcite
 from foveal.layers.coordinate_attention import CoordinateAttention
+from foveal.layers.sandglass import SandglassBlock
 from foveal.layers.triplet_attention import TripletAttention
 from foveal.names import unknown
 
@@ -17,6 +18,7 @@ __all__ = [
     "CBAM",
     "LAYERS",
     "CoordinateAttention",
+    "SandglassBlock",
     "SqueezeExcite",
     "TripletAttention",
     "create_layer",
