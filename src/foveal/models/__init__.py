@@ -21,7 +21,8 @@ import torch
 from timm.models import get_pretrained_cfg, is_model, model_entrypoint, split_model_name_tag
 from torch import nn
 
-from foveal.models import attention_mobilenetv2  # noqa: F401  (registers its networks)
+from foveal.models import attention_efficientnet  # noqa: F401  (registers its networks)
+from foveal.models.attention_mobilenetv2 import mobilenetv2
 from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
 from foveal.models.counting import Counts, count
 from foveal.models.input_size import check_input_size, nearest_valid_size
@@ -35,6 +36,7 @@ __all__ = [
     "count",
     "create_model",
     "list_models",
+    "mobilenetv2",
     "nearest_valid_size",
 ]
 

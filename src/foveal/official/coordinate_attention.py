@@ -15,7 +15,8 @@ from timm.models import _efficientnet_blocks, efficientnet
 from torch import nn
 
 from foveal.layers import CoordinateAttention
-from foveal.models.attention_mobilenetv2 import STAGES, attention_slot
+from foveal.models.attention_mobilenetv2 import STAGES
+from foveal.models.efficientnet_builder import attention_slot
 from foveal.official.renaming import Modules, check_keys, load_renamed
 
 DESCRIPTION = "houqb/CoordAttention (the layer, its inverted residual, MobileNetV2 with it)"
