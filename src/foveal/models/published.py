@@ -24,10 +24,12 @@ class Published:
 
 
 _COORDINATE = "README of the official code of arXiv:2103.02907"
+_TRIPLET = "README of the official code of arXiv:2010.03045"
 
 PUBLISHED = {
     "mobilenetv2_100": Published(3.5, 300, 0.723, _COORDINATE),
     "mobilenetv2_100_se": Published(3.89, 300, 0.735, _COORDINATE),
     "mobilenetv2_100_cbam": Published(3.89, 300, 0.736, _COORDINATE),
     "mobilenetv2_100_coordinate": Published(3.95, 310, 0.743, _COORDINATE),
+    "mobilenetv2_100_triplet": Published(3.51, 327, 0.7199, _TRIPLET),
 }
