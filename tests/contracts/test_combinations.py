@@ -53,6 +53,7 @@ FACTORS = {
             "model_args": {"stem_stride": 1, "stages": 3, "drop_path_rate": 0.1},
         },
         "grey": {"model": "mobilenetv2_050_coordinate", "model_args": {"in_chans": 1}},
+        "sandglass": {"model": "mobilenetv2", "model_args": {"block": "sandglass"}},
     },
     "loss": {
         **{name: {"loss": name} for name in LOSSES},

@@ -19,6 +19,15 @@ SIDE = 64
 
 NAMES = list_models(task="classify")
 
+# Settings that are a network of their own: they are tested as if they had a name.
+SETTINGS = {
+    "mobilenetv2 of sandglasses": {"name": "mobilenetv2", "block": "sandglass", "width": 0.25},
+}
+
+
+def create(name, **kw):
+    return create_model(**{"name": name} | SETTINGS.get(name, {}) | kw)
+
 
 def smallest_of_each_family():
     families = {}
@@ -27,12 +36,12 @@ def smallest_of_each_family():
     return sorted(families.values())
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[*NAMES, *SETTINGS])
 def name(request):
     return request.param
 
 
-@pytest.fixture(params=smallest_of_each_family())
+@pytest.fixture(params=[*smallest_of_each_family(), *SETTINGS])
 def small_name(request):
     return request.param
 
@@ -40,7 +49,7 @@ def small_name(request):
 @pytest.fixture
 def net(small_name):
     torch.manual_seed(0)
-    return create_model(small_name, num_classes=5)
+    return create(small_name, num_classes=5)
 
 
 def pictures(batch=2, channels=3, height=SIDE, width=SIDE):
@@ -67,7 +76,7 @@ def test_odd_and_non_square_sizes_and_batch_neighbours(net):
 @pytest.mark.parametrize("kind", [{}, {"feature_cls": "getter"}, {"feature_cls": "list"}])
 def test_features_have_the_declared_strides_and_channels(name, kind):
     with torch.device("meta"):
-        net = create_model(name, features_only=True, **kind).eval()
+        net = create(name, features_only=True, **kind).eval()
         maps = net(torch.empty(1, 3, SIDE, SIDE))
     assert net.feature_info.reduction() == [2, 4, 8, 16, 32]
     assert [SIDE // m.shape[-1] for m in maps] == net.feature_info.reduction()
@@ -75,10 +84,10 @@ def test_features_have_the_declared_strides_and_channels(name, kind):
 
 
 def test_features_are_those_of_the_whole_network(small_name):
-    whole = create_model(small_name).eval()
+    whole = create(small_name).eval()
     expected = whole.forward_intermediates(pictures(1), intermediates_only=True)
     for kind in ({}, {"feature_cls": "getter"}):
-        net = create_model(small_name, features_only=True, **kind).eval()
+        net = create(small_name, features_only=True, **kind).eval()
         weights = {k.removeprefix("model."): v for k, v in whole.state_dict().items()}
         prefix = "model." if kind else ""
         net.load_state_dict({k: weights[k.removeprefix(prefix)] for k in net.state_dict()})
@@ -90,7 +99,7 @@ def test_features_are_those_of_the_whole_network(small_name):
 def test_out_indices_choose_levels(name, out_indices):
     with torch.device("meta"):
         for kind in ({}, {"feature_cls": "getter"}):
-            net = create_model(name, features_only=True, out_indices=out_indices, **kind)
+            net = create(name, features_only=True, out_indices=out_indices, **kind)
             chosen = {(1, 4): [4, 32], (-2, -1): [16, 32], 2: [16, 32]}[out_indices]
             assert net.feature_info.reduction() == chosen
             maps = net.eval()(torch.empty(1, 3, SIDE, SIDE))
@@ -101,9 +110,7 @@ def test_out_indices_choose_levels(name, out_indices):
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_strides_mean_what_they_say(name, stem_stride, output_stride):
     with torch.device("meta"):
-        net = create_model(
-            name, features_only=True, stem_stride=stem_stride, output_stride=output_stride
-        )
+        net = create(name, features_only=True, stem_stride=stem_stride, output_stride=output_stride)
         maps = net.eval()(torch.empty(1, 3, SIDE, SIDE))
     natural = [stem_stride * 2**level for level in range(5)]
     if stem_stride == 1 and name.startswith("resnet"):
@@ -126,13 +133,13 @@ def test_classifier_can_be_left_out_reset_and_split(net):
 
 
 def test_num_classes_0_and_in_chans_1_at_construction(small_name):
-    net = create_model(small_name, num_classes=0, in_chans=1).eval()
+    net = create(small_name, num_classes=0, in_chans=1).eval()
     assert net(pictures(1, channels=1)).shape == (1, net.num_features)
 
 
 def test_drop_path_and_dropout_act_in_training_only(small_name):
     torch.manual_seed(0)
-    net = create_model(small_name, num_classes=5, drop_rate=0.5, drop_path_rate=0.5)
+    net = create(small_name, num_classes=5, drop_rate=0.5, drop_path_rate=0.5)
     with torch.no_grad():
         net(pictures())  # the same statistics in both passes below
         net.eval()
@@ -173,11 +180,12 @@ def test_channels_last_computes_the_same(net):
 
 def test_full_size_is_built_on_the_meta_device(name):
     with torch.device("meta"):
-        net = create_model(name)
+        net = create(name)
     assert all(t.is_meta for t in (*net.parameters(), *net.buffers()))
     assert count(net, (3, 224, 224)).parameters == sum(p.numel() for p in net.parameters())
 
 
+@pytest.mark.parametrize("name", NAMES)
 def test_timm_builds_it_by_name(name):
     with torch.device("meta"):
         net = timm.create_model(name, num_classes=3, stem_stride=1)

@@ -22,10 +22,11 @@ from timm.models import get_pretrained_cfg, is_model, model_entrypoint, split_mo
 from torch import nn
 
 from foveal.models import (  # noqa: F401  (they register their networks)
-    attention_mobilenetv2,
+    attention_efficientnet,
     attention_resnet,
     mobilenext,
 )
+from foveal.models.attention_mobilenetv2 import mobilenetv2
 from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
 from foveal.models.counting import Counts, count
 from foveal.models.input_size import check_input_size, nearest_valid_size
@@ -39,6 +40,7 @@ __all__ = [
     "count",
     "create_model",
     "list_models",
+    "mobilenetv2",
     "nearest_valid_size",
 ]
 

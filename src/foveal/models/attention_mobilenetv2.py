@@ -1,28 +1,36 @@
-"""MobileNetV2 with an attention layer in every inverted residual that expands.
+"""MobileNetV2 of any width, with attention or of other blocks, and names for what is published.
 
-The network is timm's EfficientNet class on timm's blocks, with the attention where timm has
-squeeze-and-excitation: after the depthwise convolution, before the linear projection. That is the
-official place of coordinate attention too. All other keys are those of timm's plain
-``mobilenetv2_*``, whose weights therefore load into the trunk.
+The networks are timm's EfficientNet class on timm's blocks. Squeeze-and-excitation, CBAM and
+coordinate attention stand where timm has squeeze-and-excitation, which is the official place of
+coordinate attention too; triplet attention has its authors' own. All other keys are those of timm's
+plain ``mobilenetv2_*``, whose weights therefore load into the trunk.
 
-Sources: Sandler et al. 2018, arXiv:1801.04381; Hou, Zhou, Feng 2021, arXiv:2103.02907, section 4.
+Sources: Sandler et al. 2018, arXiv:1801.04381; Hou, Zhou, Feng 2021, arXiv:2103.02907, section 4;
+Misra et al. 2021, arXiv:2010.03045; Zhou et al. 2020, arXiv:2007.02269.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models import efficientnet as timm_efficientnet
+from timm import layers as timm_layers
+from timm.models import generate_default_cfgs, get_pretrained_cfg, is_model, register_model
 from torch import nn
 
-from foveal.layers import create_layer
-from foveal.models.stem import build_with_stem
-from foveal.models.trunk import trunk_cfgs, trunk_weights
+from foveal.layers import SandglassBlock
+from foveal.models.efficientnet_builder import (
+    BlockArgs,
+    attention_slot,
+    build_efficientnet,
+    efficientnet,
+    norm_and_activation,
+)
+from foveal.models.trunk import trunk_cfgs
+from foveal.names import unknown
 
-efficientnet: Any = timm_efficientnet  # annotated too sparsely for the type checker
+timm: Any = timm_layers  # annotated too sparsely for the type checker
 
 # timm's notation for the stages of MobileNetV2; "se1" marks the blocks that get the attention.
 STAGES = [
@@ -34,38 +42,230 @@ STAGES = [
     ["ir_r3_k3_s2_e6_c160_se1"],
     ["ir_r1_k3_s1_e6_c320_se1"],
 ]
-# Feature maps of the first 1, 2, ... 7 stages: a level ends where the next stage has a stride.
-_LEVELS = (1, 2, 3, 4, 4, 5, 5)
-_HEAD = ("conv_head.", "bn2.", "classifier.")  # what a network for features does not have
+_BLOCKS = ("inverted_residual", "sandglass")
+_AFTER_PROJECTION = ("triplet",)  # on the narrow channels; every other on the expanded ones
+# The reductions of the baselines in the coordinate attention paper.
+_REDUCTIONS = {"se": 24, "cbam": 24, "coordinate": 32}
 
-
+_plain_cfg: Any = get_pretrained_cfg("mobilenetv2_100")
 default_cfgs = generate_default_cfgs(
     {
-        key: cfg
-        for width in ("050", "075", "100")
-        for key, cfg in trunk_cfgs(f"mobilenetv2_{width}", ("se", "cbam", "coordinate")).items()
+        f"mobilenetv2.{_plain_cfg.tag}": dataclasses.replace(_plain_cfg),
+        **{
+            key: cfg
+            for width in ("050", "075", "100")
+            for key, cfg in trunk_cfgs(
+                f"mobilenetv2_{width}", ("se", "cbam", "coordinate", "triplet")
+            ).items()
+        },
     }
 )
 
 
-def attention_slot(name: str, **layer_args: Any) -> Callable[..., nn.Module]:
-    """Return what timm's blocks call to make their attention.
+def mobilenetv2(
+    pretrained: bool = False,
+    *,
+    width: float = 1.0,
+    attention: str | None = None,
+    block: str = "inverted_residual",
+    reduction: int | None = None,
+    kernel_size: int | None = None,
+    spatial: bool | None = None,
+    stem_stride: int = 2,
+    stages: int = len(STAGES),
+    **kw: Any,
+) -> nn.Module:
+    """MobileNetV2 of any width, with or without attention, of inverted residuals or of sandglasses.
+
+    Where the attention sits in an inverted residual: ``triplet`` after the linear projection, on
+    the narrow channels of all 17 blocks, before the shortcut is added; every other after the
+    depthwise convolution, on the expanded channels of the 16 blocks that expand. In a sandglass
+    block: at its end, on the wide channels, before the shortcut is added.
+
+    ``block="sandglass"`` keeps the stages, their repeats and strides and replaces each of the 16
+    inverted residuals. Those join narrow maps of c channels and work on maps t times wider; a
+    sandglass joins the wide ones and works on c. So it has t * c channels outside and c in the
+    middle, both rounded to multiples of 8. The two ends differ. The first stage does not expand
+    (t = 1), there is nothing to invert, and its depthwise-separable block stays. MobileNetV2 ends
+    by widening its last narrow map to the classifier's 1280 channels; the last sandglass ends wide
+    by itself, so it ends with these 1280, and no convolution or activation follows, as in
+    MobileNeXt.
 
     Args:
-        name: a layer of :func:`foveal.layers.create_layer`.
-        **layer_args: its arguments, ``channels`` aside.
+        pretrained: load timm's weights of the plain network into everything but the attention.
+        width: multiplier of the channels, rounded to multiples of 8.
+        attention: name of a layer of :func:`foveal.layers.create_layer`, or None.
+        block: ``inverted_residual`` or ``sandglass``.
+        reduction: of the attention's bottleneck, counted from the channels that it gates; 24 for
+            ``se`` and ``cbam``, 32 for ``coordinate``.
+        kernel_size: of ``triplet``, 7.
+        spatial: whether ``triplet`` has its third gate, over height and width; True.
+        stem_stride: 1 for small pictures; strides of all feature maps are then halved.
+        stages: how many of the seven stages to keep; four suit pictures of about 32 pixels.
+        **kw: ``output_stride``, ``features_only`` and the arguments of timm's ``EfficientNet``,
+            ``bn_eps`` and ``bn_momentum``.
+
+    Returns:
+        The network. With neither attention nor sandglasses it has the keys of timm's.
+
+    Raises:
+        ValueError: an unknown block or layer, a number out of range, pretrained weights that do
+            not exist or do not fit.
+        TypeError: an argument that the attention does not have, or that is for an attention where
+            there is none.
     """
+    if block not in _BLOCKS:
+        raise ValueError(unknown("block", block, _BLOCKS))
+    if not width > 0:
+        raise ValueError(f"width must be more than 0, not {width!r}")
+    fewest = 2 if block == "sandglass" else 1  # the first has no block to replace
+    if not fewest <= stages <= len(STAGES):
+        raise ValueError(f"stages must lie between {fewest} and {len(STAGES)}, not {stages!r}")
+    make = _attention(attention, reduction=reduction, kernel_size=kernel_size, spatial=spatial)
+    variant = _registered_name(width, attention, block)
+    if pretrained:
+        _check_pretrained(variant, block, stages, kw)
 
-    def make(
-        channels: int,
-        *,
-        act_layer: Any = None,  # timm passes the block's; the layers here have their own
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> nn.Module:
-        return create_layer(name, channels, device=device, dtype=dtype, **layer_args)
+    channels = partial(efficientnet.round_channels, multiplier=width)
+    features = kw.pop("num_features", max(1280, channels(1280)))
+    norm_act = norm_and_activation(kw, "relu6")
+    block_args = efficientnet.decode_arch_def(STAGES[:stages])
+    if block == "sandglass":
+        for key in ("pad_type", "aa_layer"):
+            if kw.get(key):
+                raise ValueError(f"{key} is for timm's blocks, not for block='sandglass'")
+        plan = _sandglasses(block_args, channels, features, make, **norm_act)
+    else:
+        after_projection = attention in _AFTER_PROJECTION
+        plan = _inverted_residuals(block_args, channels, features, make, after_projection)
+    return build_efficientnet(
+        variant,
+        pretrained,
+        block_args,
+        stem_size=channels(32),
+        stem_stride=stem_stride,
+        **plan,
+        **norm_act,
+        **kw,
+    )
 
-    return make
+
+register_model(mobilenetv2)  # not as a decorator, which would take the types away
+
+
+def _attention(name: str | None, **layer_args: Any) -> Callable[..., nn.Module] | None:
+    """Return what makes the attention; ``layer_args`` are None where the layer's own hold."""
+    given = {key: value for key, value in layer_args.items() if value is not None}
+    if name is None:
+        if given:
+            raise TypeError(f"{next(iter(given))} is for an attention layer, and none is given")
+        return None
+    if name in _REDUCTIONS:
+        given.setdefault("reduction", _REDUCTIONS[name])
+    return attention_slot(name, **given)
+
+
+def _registered_name(width: float, attention: str | None, block: str) -> str:
+    """Return the name of just this network, timm's own where it is timm's, or the general one."""
+    percent = round(100 * width)
+    name = f"mobilenetv2_{percent:03}" + (f"_{attention}" if attention else "")
+    known = block == "inverted_residual" and math.isclose(percent, 100 * width) and is_model(name)
+    return name if known else "mobilenetv2"
+
+
+def _check_pretrained(variant: str, block: str, stages: int, kw: dict[str, Any]) -> None:
+    if block == "sandglass":
+        raise ValueError(
+            "there are no pretrained weights for block='sandglass': leave pretrained out, or pass "
+            "checkpoint_path"
+        )
+    if stages < len(STAGES):
+        raise ValueError(f"the pretrained weights are for all {len(STAGES)} stages, not {stages}")
+    given = kw.get("pretrained_cfg") or kw.get("pretrained_cfg_overlay")
+    cfg: Any = get_pretrained_cfg(variant)
+    if not given and (variant == "mobilenetv2" or not cfg.has_weights):
+        raise ValueError(
+            "there are no pretrained weights for a MobileNetV2 of this width and attention: leave "
+            "pretrained out, or pass checkpoint_path"
+        )
+
+
+def _inverted_residuals(
+    block_args: BlockArgs,
+    channels: Callable[[float], int],
+    features: int,
+    make: Callable[..., nn.Module] | None,
+    after_projection: bool,
+) -> dict[str, Any]:
+    """Round the channels of timm's blocks; return how the network is built of them."""
+    for stage in block_args:
+        for args in stage:
+            args["out_chs"] = channels(args["out_chs"])
+
+    def finish(network: Any) -> None:
+        if make is not None and after_projection:
+            for block in (block for stage in network.blocks for block in stage):
+                expands = hasattr(block, "conv_pwl")
+                conv, norm = (block.conv_pwl, block.bn3) if expands else (block.conv_pw, block.bn2)
+                # timm's normalisation has a place for an activation; here it is empty.
+                weight = conv.weight
+                norm.act = make(conv.out_channels, device=weight.device, dtype=weight.dtype)
+        network.apply(init_weights)
+
+    return {
+        "num_features": features,
+        "se_layer": nn.Identity if make is None or after_projection else make,
+        "attention": ".act." if after_projection else ".se.",
+        "finish": finish,
+    }
+
+
+def _sandglasses(
+    block_args: BlockArgs,
+    channels: Callable[[float], int],
+    features: int,
+    make: Callable[..., nn.Module] | None,
+    *,
+    norm_layer: Any,
+    act_layer: Any,
+) -> dict[str, Any]:
+    """Put placeholders for sandglass blocks in the table; return how the network is built of them.
+
+    timm's builder chooses among blocks of its own. It gets the cheapest of the right channels, and
+    from each its stride, dilation and drop path are read before a sandglass takes its place.
+    """
+    (first, *expanding), middles = block_args, []
+    for args in first:
+        args["out_chs"] = channels(args["out_chs"])
+    for args in (args for stage in expanding for args in stage):
+        narrow = args["out_chs"]
+        middles.append(channels(narrow))
+        wide = channels(args.pop("exp_ratio") * narrow)
+        del args["exp_kernel_size"]
+        args.update(block_type="ds", out_chs=wide, se_ratio=0.0)
+    expanding[-1][-1]["out_chs"] = features
+
+    def finish(network: Any) -> None:
+        hidden = iter(middles)
+        for stage in network.blocks[1:]:
+            for index, placeholder in enumerate(stage):
+                depthwise, pointwise = placeholder.conv_dw, placeholder.conv_pw
+                stage[index] = SandglassBlock(
+                    depthwise.in_channels,
+                    pointwise.out_channels,
+                    depthwise.stride[0],
+                    hidden_channels=next(hidden),
+                    attention=make,
+                    drop_path=getattr(placeholder.drop_path, "drop_prob", 0.0),
+                    dilation=depthwise.dilation[0],
+                    norm_layer=timm.get_norm_layer(norm_layer),
+                    act_layer=partial(timm.create_act_layer, act_layer, inplace=True),
+                    device=pointwise.weight.device,
+                    dtype=pointwise.weight.dtype,
+                )
+        network.apply(init_weights)
+
+    return {"num_features": 0, "attention": ".attn.", "finish": finish}
 
 
 def init_weights(module: nn.Module) -> None:
@@ -87,130 +287,40 @@ def init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def _create(
-    variant: str,
-    width: float,
-    attention: str,
-    pretrained: bool,
-    *,
-    reduction: int,
-    stem_stride: int = 2,
-    stages: int = len(STAGES),
-    output_stride: int = 32,
-    features_only: bool = False,
-    **kw: Any,
-) -> nn.Module:
-    """Build a registered network.
-
-    Args:
-        variant: registered name.
-        width: multiplier of the channels, rounded to multiples of 8.
-        attention: name of the layer.
-        pretrained: load the plain network's weights into the trunk.
-        reduction: of the attention's bottleneck, counted from the expanded channels.
-        stem_stride: 1 for small pictures; strides of all feature maps are then halved.
-        stages: how many of the seven stages to keep; four suit pictures of about 32 pixels.
-        output_stride: largest total stride; what would be coarser is dilated.
-        features_only: return feature maps; ``out_indices`` and ``feature_cls`` as in timm.
-        **kw: arguments of timm's ``EfficientNet``, and ``bn_eps`` and ``bn_momentum``.
-    """
-    if not 1 <= stages <= len(STAGES):
-        raise ValueError(f"stages must lie between 1 and {len(STAGES)}, not {stages!r}")
-    if pretrained and stages < len(STAGES):
-        raise ValueError(f"the pretrained weights are for all {len(STAGES)} stages, not {stages}")
-    levels = _LEVELS[stages - 1]
-    _check_out_indices(kw.get("out_indices"), levels)
-    build, build_args = _mode(features_only, levels, kw)
-    round_chs_fn = partial(efficientnet.round_channels, multiplier=width)
-    norm_layer = kw.pop("norm_layer", None)
-    network: nn.Module = build_model_with_cfg(
-        partial(build_with_stem, build, stem_stride, output_stride=output_stride),
-        variant,
-        pretrained,
-        pretrained_strict=False,  # the filter has checked: only the attention's tensors are missing
-        pretrained_filter_fn=partial(
-            trunk_weights, attention=".se.", adapted=("conv_stem.", "classifier."), head=_HEAD
-        ),
-        **build_args,
-        block_args=efficientnet.decode_arch_def(STAGES[:stages]),
-        num_features=max(1280, round_chs_fn(1280)),
-        stem_size=32,
-        round_chs_fn=round_chs_fn,
-        se_layer=attention_slot(attention, reduction=reduction),
-        norm_layer=norm_layer or partial(nn.BatchNorm2d, **efficientnet.resolve_bn_args(kw)),
-        act_layer=efficientnet.resolve_act_layer(kw, "relu6"),
-        **kw,
-    )
-    return network
-
-
-def _initialised(net_class: Callable[..., nn.Module], **kw: Any) -> nn.Module:
-    return net_class(**kw).apply(init_weights)
-
-
-def _mode(
-    features_only: bool, levels: int, kw: dict[str, Any]
-) -> tuple[Callable[..., nn.Module], Any]:
-    """Return the class to build, initialised, and what timm's builder is told about features."""
-    if features_only and not ("feature_cls" in kw or "feature_cfg" in kw):
-        # timm's default for this family: no wrapper, the keys of the whole network.
-        unused = ("num_classes", "num_features", "global_pool")
-        kw.setdefault("out_indices", tuple(range(levels)))
-        return partial(_initialised, efficientnet.EfficientNetFeatures), {"kwargs_filter": unused}
-    defaults = {"out_indices": tuple(range(levels)), "flatten_sequential": True}
-    feature_cfg = {**defaults, **kw.pop("feature_cfg", {})}
-    return (
-        partial(_initialised, efficientnet.EfficientNet),
-        {"features_only": features_only, "feature_cfg": feature_cfg},
-    )
-
-
-def _check_out_indices(out_indices: int | Sequence[int] | None, levels: int) -> None:
-    if isinstance(out_indices, int):
-        valid = 1 <= out_indices <= levels
-    else:
-        valid = out_indices is None or all(-levels <= i < levels for i in out_indices)
-    if not valid:
-        raise ValueError(
-            f"out_indices must be a number of levels up to {levels} or indices from 0 to "
-            f"{levels - 1}, not {out_indices!r}"
-        )
-
-
 @register_model
 def mobilenetv2_050_se(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
     """MobileNetV2 0.5 with squeeze-and-excitation."""
-    return _create("mobilenetv2_050_se", 0.5, "se", pretrained, reduction=reduction, **kw)
+    return mobilenetv2(pretrained, width=0.5, attention="se", reduction=reduction, **kw)
 
 
 @register_model
 def mobilenetv2_075_se(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
     """MobileNetV2 0.75 with squeeze-and-excitation."""
-    return _create("mobilenetv2_075_se", 0.75, "se", pretrained, reduction=reduction, **kw)
+    return mobilenetv2(pretrained, width=0.75, attention="se", reduction=reduction, **kw)
 
 
 @register_model
 def mobilenetv2_100_se(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
     """MobileNetV2 1.0 with squeeze-and-excitation."""
-    return _create("mobilenetv2_100_se", 1.0, "se", pretrained, reduction=reduction, **kw)
+    return mobilenetv2(pretrained, width=1.0, attention="se", reduction=reduction, **kw)
 
 
 @register_model
 def mobilenetv2_050_cbam(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
     """MobileNetV2 0.5 with CBAM."""
-    return _create("mobilenetv2_050_cbam", 0.5, "cbam", pretrained, reduction=reduction, **kw)
+    return mobilenetv2(pretrained, width=0.5, attention="cbam", reduction=reduction, **kw)
 
 
 @register_model
 def mobilenetv2_075_cbam(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
     """MobileNetV2 0.75 with CBAM."""
-    return _create("mobilenetv2_075_cbam", 0.75, "cbam", pretrained, reduction=reduction, **kw)
+    return mobilenetv2(pretrained, width=0.75, attention="cbam", reduction=reduction, **kw)
 
 
 @register_model
 def mobilenetv2_100_cbam(pretrained: bool = False, *, reduction: int = 24, **kw: Any) -> nn.Module:
     """MobileNetV2 1.0 with CBAM."""
-    return _create("mobilenetv2_100_cbam", 1.0, "cbam", pretrained, reduction=reduction, **kw)
+    return mobilenetv2(pretrained, width=1.0, attention="cbam", reduction=reduction, **kw)
 
 
 @register_model
@@ -218,8 +328,7 @@ def mobilenetv2_050_coordinate(
     pretrained: bool = False, *, reduction: int = 32, **kw: Any
 ) -> nn.Module:
     """MobileNetV2 0.5 with coordinate attention."""
-    name = "mobilenetv2_050_coordinate"
-    return _create(name, 0.5, "coordinate", pretrained, reduction=reduction, **kw)
+    return mobilenetv2(pretrained, width=0.5, attention="coordinate", reduction=reduction, **kw)
 
 
 @register_model
@@ -227,8 +336,7 @@ def mobilenetv2_075_coordinate(
     pretrained: bool = False, *, reduction: int = 32, **kw: Any
 ) -> nn.Module:
     """MobileNetV2 0.75 with coordinate attention."""
-    name = "mobilenetv2_075_coordinate"
-    return _create(name, 0.75, "coordinate", pretrained, reduction=reduction, **kw)
+    return mobilenetv2(pretrained, width=0.75, attention="coordinate", reduction=reduction, **kw)
 
 
 @register_model
@@ -236,5 +344,34 @@ def mobilenetv2_100_coordinate(
     pretrained: bool = False, *, reduction: int = 32, **kw: Any
 ) -> nn.Module:
     """MobileNetV2 1.0 with coordinate attention."""
-    name = "mobilenetv2_100_coordinate"
-    return _create(name, 1.0, "coordinate", pretrained, reduction=reduction, **kw)
+    return mobilenetv2(pretrained, width=1.0, attention="coordinate", reduction=reduction, **kw)
+
+
+@register_model
+def mobilenetv2_050_triplet(
+    pretrained: bool = False, *, kernel_size: int = 7, spatial: bool = True, **kw: Any
+) -> nn.Module:
+    """MobileNetV2 0.5 with triplet attention."""
+    return mobilenetv2(
+        pretrained, width=0.5, attention="triplet", kernel_size=kernel_size, spatial=spatial, **kw
+    )
+
+
+@register_model
+def mobilenetv2_075_triplet(
+    pretrained: bool = False, *, kernel_size: int = 7, spatial: bool = True, **kw: Any
+) -> nn.Module:
+    """MobileNetV2 0.75 with triplet attention."""
+    return mobilenetv2(
+        pretrained, width=0.75, attention="triplet", kernel_size=kernel_size, spatial=spatial, **kw
+    )
+
+
+@register_model
+def mobilenetv2_100_triplet(
+    pretrained: bool = False, *, kernel_size: int = 7, spatial: bool = True, **kw: Any
+) -> nn.Module:
+    """MobileNetV2 1.0 with triplet attention."""
+    return mobilenetv2(
+        pretrained, width=1.0, attention="triplet", kernel_size=kernel_size, spatial=spatial, **kw
+    )

@@ -41,4 +41,5 @@ PUBLISHED = {
     "mobilenext_140": Published(6.1, 590, 0.761, _SANDGLASS),
     "mobilenext_100_se": Published(3.89, 300, 0.747, _COORDINATE),
     "mobilenext_100_coordinate": Published(4.09, 330, 0.752, _COORDINATE),
+    "mobilenetv2_100_triplet": Published(3.51, 327, 0.7199, _TRIPLET),
 }

@@ -37,6 +37,7 @@ def trunk_weights(
     attention: str,
     adapted: tuple[str, ...],
     head: tuple[str, ...],
+    replaced: tuple[str, ...] = (),
 ) -> dict[str, torch.Tensor]:
     """Return the weights that the network has a place for; say which of its tensors are new.
 
@@ -47,16 +48,20 @@ def trunk_weights(
             ``.se.``, the attribute's name between dots.
         adapted: prefixes of what timm fits to ``in_chans`` and ``num_classes`` afterwards.
         head: prefixes of what a network for features does not have.
+        replaced: what the keys of those tensors of the plain network hold in whose place the new
+            layers are: ``.se.conv_reduce.``. They are left out, and logged.
 
     Raises:
         ValueError: the weights lack a tensor of the trunk, or hold one that it does not have.
     """
     misfit = compare(network.state_dict(), state)
     fresh = [key for key in misfit.missing if attention in key]
+    left_out = [key for key in misfit.unexpected if any(part in key for part in replaced)]
+    known = {key for key in misfit.unexpected if key.startswith(head)}.union(left_out)
     wrong = dataclasses.replace(
         misfit,
         missing=[key for key in misfit.missing if key not in fresh],
-        unexpected=[key for key in misfit.unexpected if not key.startswith(head)],
+        unexpected=[key for key in misfit.unexpected if key not in known],
         reshaped={k: v for k, v in misfit.reshaped.items() if not k.startswith(adapted)},
     )
     if wrong:
@@ -68,5 +73,10 @@ def trunk_weights(
             len(fresh),
             len(layers),
             ", ".join(layers),
+        )
+    if left_out:
+        _logger.warning(
+            "%d pretrained tensors are left out, because these layers take the place of theirs",
+            len(left_out),
         )
     return {key: value for key, value in state.items() if key not in misfit.unexpected}
