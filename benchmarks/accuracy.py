@@ -45,8 +45,8 @@ ATTENTION = {
 # Multiply-adds at 32 pixels within 2 % of the first row's.
 BLOCKS = {
     "MobileNetV2 0.5": ("mobilenetv2", {"width": 0.5}),
-    "its blocks swapped for sandglass": ("mobilenetv2", {"width": 0.5, "block": "sandglass"}),
-    "MobileNeXt": ("mobilenext_050", {}),
+    "MobileNetV2 0.4 of sandglasses": ("mobilenetv2", {"width": 0.4, "block": "sandglass"}),
+    "MobileNeXt 0.46": ("mobilenext", {"width": 0.46}),
 }
 
 

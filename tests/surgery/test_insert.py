@@ -16,20 +16,32 @@ from foveal.layers import LAYERS, CoordinateAttention, create_layer
 from foveal.models import count
 from foveal.surgery import Inserted, holds_inserted, insert, inserted_layers
 
-FAMILIES = [
-    ("timm", "resnet18", "blocks"),
+# Small networks with one structure each, at which everything is tried.
+SMALL = [
+    ("timm", "test_resnet", "blocks"),
+    ("timm", "test_resnet", "expand"),
+    ("timm", "test_convnext", "stages"),
+    ("tv", "densenet", "stages"),
+]
+# The networks that people have, of full size.
+FULL = [
+    ("timm", "resnet18", "layer[34].*"),
+    ("tv", "resnet50", "stages"),
     ("timm", "convnext_atto", "blocks"),
     ("timm", "regnety_002", "stages"),
     ("timm", "mobilenetv3_small_050", "expand"),
     ("tv", "efficientnet_b0", "expand"),
     ("tv", "mobilenet_v3_small", "blocks"),
-    ("tv", "densenet121", "stages"),
+    ("timm", "densenet121", "stages"),
 ]
 
 
 def build(library, name):
     torch.manual_seed(0)
-    model = timm.create_model(name) if library == "timm" else torchvision.models.get_model(name)
+    if name == "densenet":
+        model = torchvision.models.DenseNet(4, (2, 2), 8, num_classes=5)
+    else:
+        model = timm.create_model(name) if library == "timm" else torchvision.models.get_model(name)
     with torch.no_grad():
         for key, value in model.state_dict().items():  # as if trained: nothing is 0 or 1
             if value.is_floating_point() and value.ndim == 1:
@@ -47,11 +59,16 @@ def small():
     return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4)).eval()
 
 
-@pytest.fixture(params=FAMILIES, ids=lambda family: f"{family[0]}-{family[1]}-{family[2]}")
+def named(family):
+    return f"{family[0]}-{family[1]}-{family[2]}"
+
+
+@pytest.fixture(params=SMALL, ids=named)
 def family(request):
     return request.param
 
 
+@pytest.mark.parametrize("family", SMALL + FULL, ids=named)
 def test_with_identity_the_network_computes_the_same_bits(family):
     library, name, where = family
     model, x = build(library, name), pictures()
@@ -126,16 +143,9 @@ def test_copies_pickles_and_files_hold_the_layers(family):
             assert torch.equal(other(x), y)
 
 
-@pytest.mark.parametrize(
-    ("library", "name", "where"),
-    [
-        FAMILIES[0],
-        pytest.param(*FAMILIES[3], marks=pytest.mark.slow),
-        pytest.param("timm", "densenet121", "stages", marks=pytest.mark.slow),
-    ],
-)
 @pytest.mark.parametrize("identity", [False, True])
-def test_exports_with_free_sizes(library, name, where, identity):
+def test_exports_with_free_sizes(family, identity):
+    library, name, where = family
     model = build(library, name)
     insert(model, "coordinate", where=where, identity=identity)
     for module in inserted_layers(model).values():
@@ -206,7 +216,7 @@ def test_patterns_do_not_reach_into_inserted_layers():
 
 
 def test_gradient_checkpointing_of_stages_keeps_the_layer():
-    model, x = build("timm", "resnet18"), pictures()
+    model, x = build("timm", "test_resnet"), pictures()
     insert(model, "coordinate", where="layer?")
     y = model.train()(x)
     for module in model.modules():
@@ -234,7 +244,7 @@ def test_layers_follow_device_type_and_mode():
 def test_low_precision_and_autocast_keep_the_bits_too(dtype):
     x = pictures()
     for autocast in (True, False):
-        model = build("timm", "resnet18")
+        model = build("timm", "test_resnet")
         if not autocast:
             model = model.to(dtype)
         kind = x if autocast else x.to(dtype)
