@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from foveal.config import ClassifyConfig, DataConfig, from_dict, task_of, to_dict
+from foveal.config import ClassifyConfig, DataConfig, Insertion, from_dict, task_of, to_dict
 from foveal.recipes import RECIPES
 
 
@@ -55,6 +55,17 @@ def test_every_recipe_returns_a_config_that_survives_yaml(name):
         ),
         ({"task": "classify", "augment": {"hflip": -1.0}}, "augment.hflip must lie in [0, 1]"),
         ({"task": "classify", "augment": {"min_scale": 0.0}}, "must lie in (0, 1], not 0.0"),
+        ({"task": "classify", "insert": "blocks"}, "config key 'insert' must be a list, not 'bl"),
+        ({"task": "classify", "insert": ["x"]}, "config key 'insert[0]' must hold keys, not 'x'"),
+        ({"task": "classify", "insert": [{"layer": "se"}]}, "config key 'insert[0]' needs 'where'"),
+        (
+            {"task": "classify", "insert": [{"layer": "se", "where": "x", "identty": True}]},
+            "unknown config key 'insert[0].identty': did you mean 'insert[0].identity'?",
+        ),
+        (
+            {"task": "classify", "insert": [{"layer": "se", "where": 3}]},
+            "config key 'insert[0].where' must be str, not 3",
+        ),
     ],
 )
 def test_wrong_values_name_the_key_and_what_would_be_right(values, message):
@@ -91,7 +102,7 @@ def test_only_task_configs_have_a_task():
 
 
 def test_every_field_is_documented():
-    for config_class in (ClassifyConfig, *ClassifyConfig.__mro__[1:-1], DataConfig):
+    for config_class in (ClassifyConfig, *ClassifyConfig.__mro__[1:-1], DataConfig, Insertion):
         own = inspect.get_annotations(config_class)
         missing = [name for name in own if f"\n        {name}: " not in config_class.__doc__]
         assert missing == []
@@ -105,6 +116,17 @@ def test_config_and_recipes_import_the_standard_library_only():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_insertions_survive_yaml_and_are_compared_by_value():
+    import yaml
+
+    insertion = Insertion(layer="coordinate", where="layer[34].*", layer_args={"reduction": 16})
+    config = ClassifyConfig(insert=(insertion,))
+    assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
+    assert from_dict(to_dict(config)).insert[0] is not insertion
+    with pytest.raises(TypeError, match=r"insert must hold foveal\.Insertion objects, not a dict"):
+        ClassifyConfig(insert=({"layer": "se", "where": "blocks"},))
 
 
 def test_configs_are_frozen():
