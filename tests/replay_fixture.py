@@ -18,9 +18,11 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from foveal.layers import CoordinateAttention
+from foveal.layers import CoordinateAttention, TripletAttention
+from foveal.models.checkpoints import find_state_dict
 from foveal.official import coordinate_attention as official_coordinate
 from foveal.official import load_official
+from foveal.official import triplet_attention as official_triplet
 from foveal.official.renaming import load_renamed, rename
 
 
@@ -217,12 +219,53 @@ def _coordinate_network(
     return load_official(state), official_coordinate.network_modules()
 
 
+def _triplet(
+    args: dict[str, Any], state: dict[str, torch.Tensor]
+) -> tuple[nn.Module, Mapping[str, str]]:
+    """Build any class of the triplet repository: all but a block's stride is in its weights."""
+    plain = find_state_dict(state)  # the training script saves every key under `module.`
+    hints = {"stride": args["stride"]} if "stride" in args else {}
+    if official_triplet.recognise(plain):
+        module = load_official(state, **hints)
+        renamed = official_triplet.modules(plain)
+    else:  # the authors' baseline, which load_official takes for nobody's
+        renamed = {}
+        network = "fc.weight" in plain
+        build = official_triplet.resnet if network else official_triplet.resnet_block
+        module = build(plain) if network else build(plain, args.get("stride", 1))
+    _check_triplet_arguments(args, module)
+    prefix = "" if plain.keys() == state.keys() else "module."
+    names = {name: name for name, _ in module.named_modules()} | dict(renamed)
+    return module, {f"{prefix}{old}": new for old, new in names.items()}
+
+
+def _check_triplet_arguments(args: dict[str, Any], module: nn.Module) -> None:
+    """Compare what was read from the weights with the arguments of the authors' class."""
+    layers = [m for m in module.modules() if isinstance(m, TripletAttention)]
+    for key, attentive in (("use_triplet_attention", True), ("att_type", "TripletAttention")):
+        if key in args and (args[key] == attentive) != bool(layers):
+            raise ValueError(f"the weights do not follow {key}")
+    for layer in layers:
+        if layer.cw.get_submodule("conv.conv").kernel_size[0] != args.get("kernel_size", 7):
+            raise ValueError("the weights do not follow kernel_size")
+        if (layer.hw is None) != args.get("no_spatial", False):
+            raise ValueError("the weights do not follow no_spatial")
+
+
 # The authors' class, as the metadata names it -> how it is replayed.
 ADAPTERS: dict[str, Adapter] = {
     "coordatt.CoordAtt": ModuleAdapter(_coordinate_layer),
     "mbv2_ca.CoordAtt": ModuleAdapter(_coordinate_layer),
     "mbv2_ca.InvertedResidual": ModuleAdapter(_coordinate_block),
     "mbv2_ca.MBV2_CA": ModuleAdapter(_coordinate_network, DEEP_NARROW_NET),
+    "triplet_attention.TripletAttention": ModuleAdapter(_triplet),
+    "MODELS.triplet_attention.TripletAttention": ModuleAdapter(_triplet),
+    "MODELS.resnet.BasicBlock": ModuleAdapter(_triplet),
+    "MODELS.resnet.Bottleneck": ModuleAdapter(_triplet),
+    "MODELS.resnet.ResNet": ModuleAdapter(_triplet),
+    "MODELS.resnet.ResidualNet": ModuleAdapter(_triplet),
+    "MODELS.mobilenet.InvertedResidual": ModuleAdapter(_triplet),
+    "MODELS.mobilenet.TripletAttention_MobileNetV2": ModuleAdapter(_triplet, DEEP_NARROW_NET),
 }
 
 

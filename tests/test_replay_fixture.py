@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 FOLDER = Path(__file__).parent / "fixtures"
 FIXTURES = sorted(FOLDER.rglob("*.safetensors"))
 BLOCK = FOLDER / "coordinate_attention" / "mbv2_block_s1.safetensors"
+RESNET_BLOCK = FOLDER / "triplet_attention" / "resnet_bottleneck_down.safetensors"
 
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
@@ -100,6 +101,36 @@ def test_a_tensor_of_another_shape_fails(changed):
 def test_what_cannot_be_replayed_fails_and_says_why(changed, capsys, kw, message):
     assert replay_fixture.main([str(changed(**kw))]) == 1
     assert message in capsys.readouterr().out
+
+
+def rewritten(path, folder, rename=lambda name: name, **args):
+    """Return the path of a copy of a fixture with other names of tensors and other arguments."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        tensors = {rename(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata["args"] = json.dumps({**json.loads(metadata["args"]), **args})
+    save_file(tensors, folder / path.name, metadata)
+    return folder / path.name
+
+
+def test_keys_under_the_prefix_of_a_training_script_replay(tmp_path):
+    def rename(name):
+        part, _, key = name.partition("/")
+        kept = part in ("input", "output", "output_train") or name == "grad/input/x"
+        return name if kept else f"{part}/module.{key}"
+
+    comparisons = replay_fixture.replay(rewritten(RESNET_BLOCK, tmp_path, rename))
+    assert all(c.passed for c in comparisons)
+    names = {c.tensor for c in comparisons}
+    assert {"grad/module.conv1.weight", "state_after_train/module.bn3.running_var"} <= names
+
+
+@pytest.mark.parametrize(
+    "args", [{"kernel_size": 3}, {"no_spatial": True}, {"use_triplet_attention": False}]
+)
+def test_weights_that_are_not_those_of_the_arguments_fail(tmp_path, capsys, args):
+    assert replay_fixture.main([str(rewritten(RESNET_BLOCK, tmp_path, **args))]) == 1
+    assert f"the weights do not follow {next(iter(args))}" in capsys.readouterr().out
 
 
 def test_a_gradient_of_no_parameter_fails(changed):

@@ -47,6 +47,28 @@ def test_coordinate_imagenet_on_a_miniature_with_true_class_indices(miniature_im
     assert 0 <= run.metrics["test/accuracy"] <= 1
 
 
+def test_triplet_recipes_have_the_settings_of_the_authors_scripts():
+    resnet = RECIPES["triplet_resnet50_imagenet"]()
+    assert (resnet.epochs, resnet.data.batch_size, resnet.lr) == (100, 256, 0.1)
+    assert (resnet.weight_decay, resnet.seed, resnet.warmup_epochs) == (1e-4, 1234, 0)
+    mobile = RECIPES["triplet_mobilenetv2_imagenet"]()
+    assert (mobile.epochs, mobile.data.batch_size, mobile.lr) == (400, 96, 0.045)
+    assert (mobile.weight_decay, mobile.seed, mobile.warmup_epochs) == (4e-5, 1234, 0)
+    assert mobile.model_args == {"drop_rate": 0.25}
+
+
+def test_triplet_resnet50_imagenet_on_a_miniature(miniature_imagenet, tmp_path):
+    recipe = RECIPES["triplet_resnet50_imagenet"]()
+    data = dataclasses.replace(
+        recipe.data, root=str(miniature_imagenet), image_size=32, batch_size=3, workers=0
+    )
+    out = str(tmp_path / "run")
+    run = foveal.train(dataclasses.replace(recipe, data=data, max_steps=1, device="cpu", out=out))
+    network = foveal.load(run)
+    assert type(network.layer1[0].se).__name__ == "TripletAttention"
+    assert 0 <= run.metrics["test/accuracy"] <= 1
+
+
 def test_the_demo_recipe_starts(tmp_path):
     demo = RECIPES["demo"]()
     assert demo.data.root is None

@@ -21,7 +21,10 @@ import torch
 from timm.models import get_pretrained_cfg, is_model, model_entrypoint, split_model_name_tag
 from torch import nn
 
-from foveal.models import attention_efficientnet  # noqa: F401  (registers its networks)
+from foveal.models import (
+    attention_efficientnet,  # noqa: F401  (registers its networks)
+    attention_resnet,  # noqa: F401  (registers its networks)
+)
 from foveal.models.attention_mobilenetv2 import mobilenetv2
 from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
 from foveal.models.counting import Counts, count
@@ -70,7 +73,7 @@ def create_model(
         checkpoint_path: weights to load last, .safetensors or a state_dict of ``torch.save``;
             every tensor must fit.
         **kw: further arguments of the network. ``stem_stride=1`` (small pictures) works for every
-            network that begins with timm's ``conv_stem``.
+            network that begins with timm's ``conv_stem`` and for foveal's ResNets.
 
     Returns:
         The network, in training mode.

@@ -32,4 +32,6 @@ PUBLISHED = {
     "mobilenetv2_100_cbam": Published(3.89, 300, 0.736, _COORDINATE),
     "mobilenetv2_100_coordinate": Published(3.95, 310, 0.743, _COORDINATE),
     "mobilenetv2_100_triplet": Published(3.51, 327, 0.7199, _TRIPLET),
+    "resnet18_triplet": Published(11.69, 1825, 0.7109, _TRIPLET),  # kernels of 7 in both
+    "resnet50_triplet": Published(25.56, 4169, 0.7748, _TRIPLET),
 }

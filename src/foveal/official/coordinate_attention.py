@@ -7,22 +7,22 @@ of any width load, rounded or not; what the shapes do not tell is fixed by the a
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import torch
-from timm.models import _efficientnet_blocks, efficientnet
 from torch import nn
 
 from foveal.layers import CoordinateAttention
-from foveal.models.attention_mobilenetv2 import STAGES
-from foveal.models.efficientnet_builder import attention_slot
+from foveal.official.mobilenetv2 import (
+    block_names,
+    blocks_of,
+    expanded_block,
+    mobilenetv2,
+    plain_block,
+)
 from foveal.official.renaming import Modules, check_keys, load_renamed
 
 DESCRIPTION = "houqb/CoordAttention (the layer, its inverted residual, MobileNetV2 with it)"
-
-timm_blocks: Any = _efficientnet_blocks  # annotated too sparsely for the type checker
-timm_efficientnet: Any = efficientnet
 
 State = Mapping[str, torch.Tensor]
 
@@ -98,14 +98,9 @@ def network_modules() -> Modules:
         "conv.1": "bn2",
         "classifier.1": "classifier",
     }
-    places = [
-        (stage, block)
-        for stage, blocks in enumerate(timm_efficientnet.decode_arch_def(STAGES))
-        for block in range(len(blocks))
-    ]
-    for index, (stage, block) in enumerate(places, start=1):
+    for index, block in enumerate(block_names(), start=1):
         for old, new in block_modules(expanded=index > 1).items():
-            modules[f"features.{index}.{old}"] = f"blocks.{stage}.{block}.{new}"
+            modules[f"features.{index}.{old}"] = f"{block}.{new}"
     return modules
 
 
@@ -125,7 +120,7 @@ def _block(state: State, stride: int) -> nn.Module:
     expanded = any(key.startswith("conv.6.") for key in state)
     modules = block_modules(expanded)
     with torch.device("meta"):
-        template = _expanded_block(8, 8, 48, 32, 1) if expanded else _plain_block(8, 8, 1)
+        template = _expanded_block(8, 8, 48, 32, 1) if expanded else plain_block(8, 8, 1)
         check_keys(template, state, modules)
     if expanded:
         hidden, in_channels = state["conv.0.weight"].shape[:2]
@@ -134,49 +129,18 @@ def _block(state: State, stride: int) -> nn.Module:
         block = _expanded_block(in_channels, out_channels, hidden, reduction, stride)
     else:
         out_channels, in_channels = state["conv.3.weight"].shape[:2]
-        block = _plain_block(in_channels, out_channels, stride)
+        block = plain_block(in_channels, out_channels, stride)
     load_renamed(block, state, modules)
-    return block
-
-
-def _plain_block(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Return timm's block for expansion 1, which has no attention."""
-    block: nn.Module = timm_blocks.DepthwiseSeparableConv(
-        in_channels, out_channels, stride=stride, act_layer=nn.ReLU6
-    )
     return block
 
 
 def _expanded_block(
     in_channels: int, out_channels: int, hidden: int, reduction: int, stride: int
 ) -> nn.Module:
-    """Return timm's inverted residual with attention on its ``hidden`` channels."""
-    block: nn.Module = timm_blocks.InvertedResidual(
-        in_channels,
-        out_channels,
-        stride=stride,
-        exp_ratio=hidden / in_channels,
-        act_layer=nn.ReLU6,
-        se_layer=attention_slot("coordinate", reduction=reduction),
-    )
-    _set_hidden(block, hidden, reduction)
-    return block
-
-
-def _set_hidden(block: Any, hidden: int, reduction: int) -> None:
-    """Give timm's block exactly ``hidden`` channels inside; timm rounds them to multiples of 8."""
-    inward, depthwise, outward = block.conv_pw, block.conv_dw, block.conv_pwl
-    if depthwise.in_channels == hidden:
-        return
-    norm_act = type(block.bn1)
-    block.conv_pw = nn.Conv2d(inward.in_channels, hidden, 1, bias=False)
-    block.bn1 = norm_act(hidden, act_layer=nn.ReLU6)
-    block.conv_dw = nn.Conv2d(
-        hidden, hidden, 3, stride=depthwise.stride, padding=1, groups=hidden, bias=False
-    )
-    block.bn2 = norm_act(hidden, act_layer=nn.ReLU6)
+    block: Any = expanded_block(in_channels, out_channels, hidden, stride)
     block.se = CoordinateAttention(hidden, reduction)
-    block.conv_pwl = nn.Conv2d(hidden, outward.out_channels, 1, bias=False)
+    result: nn.Module = block
+    return result
 
 
 def _network(state: State) -> nn.Module:
@@ -212,56 +176,13 @@ def _mobilenetv2(
     num_classes: int,
     reduction: int,
 ) -> nn.Module:
-    """Return the authors' network of these widths.
-
-    Args:
-        in_chans: channels of the input.
-        channels: of the stem and after each of the 17 blocks.
-        hidden: expanded channels of the blocks 2 to 17.
-        head: channels before the classifier.
-        num_classes: outputs.
-        reduction: of the attention.
-    """
-    stages = timm_efficientnet.decode_arch_def(STAGES)
-    blocks = [block for stage in stages for block in stage]
-    for block, out_channels in zip(blocks, channels[1:], strict=True):
-        block["out_chs"] = out_channels
-    for block, (in_channels, _), expanded in zip(
-        blocks[1:], pairwise(channels[1:]), hidden, strict=True
-    ):
-        block["exp_ratio"] = expanded / in_channels
-    network: Any = timm_efficientnet.EfficientNet(
-        stages,
-        num_classes=num_classes,
-        num_features=head,
-        in_chans=in_chans,
-        stem_size=channels[0],
-        round_chs_fn=int,  # channels are taken as they are
-        act_layer=nn.ReLU6,
-        se_layer=attention_slot("coordinate", reduction=reduction),
-        drop_rate=0.1,
+    """Return the authors' network of these widths, see :func:`mobilenetv2`."""
+    network = mobilenetv2(
+        "mobilenetv2_coordinate", in_chans, channels, hidden, head, num_classes, drop_rate=0.1
     )
-    inverted = [m for m in network.modules() if isinstance(m, timm_blocks.InvertedResidual)]
-    for block, expanded in zip(inverted, hidden, strict=True):
-        _set_hidden(block, expanded, reduction)
-    network.pretrained_cfg = network.default_cfg = _picture_config(in_chans, num_classes)
-    result: nn.Module = network
-    return result
-
-
-def _picture_config(in_chans: int, num_classes: int) -> dict[str, Any]:
-    """Return how the authors prepare pictures, for whoever predicts with the network."""
-    return {
-        "architecture": "mobilenetv2_coordinate",
-        "input_size": (in_chans, 224, 224),
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "crop_pct": 0.875,
-        "interpolation": "bilinear",
-        "num_classes": num_classes,
-        "first_conv": "conv_stem",
-        "classifier": "classifier",
-    }
+    for block, expanded in zip(blocks_of(network)[1:], hidden, strict=True):
+        block.se = CoordinateAttention(expanded, reduction)
+    return network
 
 
 def _reduction(bottlenecks: Mapping[int, int]) -> int:

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from foveal.config import TrainConfig
 from foveal.recipes.coordinate import coordinate_imagenet
 from foveal.recipes.demo import demo
+from foveal.recipes.triplet import triplet_mobilenetv2_imagenet, triplet_resnet50_imagenet
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "demo": demo,
     "coordinate_imagenet": coordinate_imagenet,
+    "triplet_resnet50_imagenet": triplet_resnet50_imagenet,
+    "triplet_mobilenetv2_imagenet": triplet_mobilenetv2_imagenet,
 }
