@@ -139,3 +139,14 @@ def test_normalisation_is_an_argument():
 def test_a_reduction_below_1_is_refused():
     with pytest.raises(ValueError, match="reduction must be at least 1, not 0"):
         CoordinateAttention(8, 0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_memory_order_changes_neither_the_formula_nor_what_tracing_and_vmap_can_do(layout):
+    layer = filled(CoordinateAttention(8).double()).eval()
+    x = torch.randn(3, 8, 6, 5, dtype=torch.float64).contiguous(memory_format=layout)
+    expected = torch.from_numpy(formula(x, layer.state_dict()))
+    torch.testing.assert_close(layer(x), expected)
+    torch.testing.assert_close(torch.fx.symbolic_trace(layer)(x), expected)
+    each = torch.vmap(lambda one: layer(one[None])[0])(x)
+    torch.testing.assert_close(each, expected)

@@ -29,7 +29,6 @@ def test_list_models_puts_ours_first_and_finds_timms_by_pattern():
     assert own == list_models(task="classify")
     assert {"mobilenetv2_100_coordinate", "resnet18_triplet"} <= set(own)
     assert {"mobilenetv2_100", "resnet18"}.isdisjoint(own)
-    assert "mobilenetv2_050_coordinate" in own
     both = list_models("mobilenetv2_100*")
     ours = [name for name in own if name.startswith("mobilenetv2_100")]
     assert both[: len(ours)] == ours

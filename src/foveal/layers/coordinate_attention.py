@@ -70,8 +70,7 @@ class CoordinateAttention(nn.Module):
 
     def gates(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the row gates [B, C, H, 1] and the column gates [B, C, 1, W], in (0, 1)."""
-        rows = x.mean(3, keepdim=True)  # [B, C, H, 1]
-        columns = x.mean(2, keepdim=True).transpose(2, 3)  # [B, C, W, 1]
+        rows, columns = _means(x)  # [B, C, H, 1] and [B, C, W, 1]
         # Joined before the normalisation: its statistics are those of rows and columns together.
         joined = torch.cat([rows, columns], dim=2)  # [B, C, H + W, 1]
         squeezed = F.hardswish(self.bn1(self.conv1(joined)))
@@ -79,3 +78,14 @@ class CoordinateAttention(nn.Module):
         gate_h = self.conv_h(rows).sigmoid()
         gate_w = self.conv_w(columns.transpose(2, 3)).sigmoid()
         return gate_h, gate_w
+
+
+@torch.fx.wrap  # symbolic tracing cannot follow the branch
+def _means(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the means over the width [B, C, H, 1] and over the height [B, C, W, 1]."""
+    if x.stride(1) < x.stride(3):
+        # channels_last: torch averages it many times faster in the order in which it lies.
+        last = x.permute(0, 2, 3, 1)
+        rows, columns = last.mean(2, keepdim=True), last.mean(1).unsqueeze(2)
+        return rows.permute(0, 3, 1, 2), columns.permute(0, 3, 1, 2)
+    return x.mean(3, keepdim=True), x.mean(2).unsqueeze(3)

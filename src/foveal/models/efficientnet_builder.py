@@ -4,7 +4,7 @@ MobileNetV2 and EfficientNet are the same class in timm. What differs is the tab
 activation and what sits in a block; features, strides, stems and pretrained trunks are alike.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from timm.models import efficientnet as timm_efficientnet
 from torch import nn
 
 from foveal.layers import create_layer
+from foveal.models.levels import check_out_indices
 from foveal.models.stem import build_with_stem
 from foveal.models.trunk import trunk_weights
 
@@ -76,7 +77,7 @@ def build_efficientnet(
     """
     # A level ends where the next stage has a stride.
     levels = 1 + sum(stage[0]["stride"] > 1 for stage in block_args)
-    _check_out_indices(kw.get("out_indices"), levels)
+    check_out_indices(kw.get("out_indices"), levels)
     net_class, build_args = _mode(features_only, levels, kw)
 
     def build(**net_args: Any) -> nn.Module:
@@ -131,15 +132,3 @@ def _mode(
     defaults = {"out_indices": tuple(range(levels)), "flatten_sequential": True}
     feature_cfg = {**defaults, **kw.pop("feature_cfg", {})}
     return efficientnet.EfficientNet, {"features_only": features_only, "feature_cfg": feature_cfg}
-
-
-def _check_out_indices(out_indices: int | Sequence[int] | None, levels: int) -> None:
-    if isinstance(out_indices, int):
-        valid = 1 <= out_indices <= levels
-    else:
-        valid = out_indices is None or all(-levels <= i < levels for i in out_indices)
-    if not valid:
-        raise ValueError(
-            f"out_indices must be a number of levels up to {levels} or indices from 0 to "
-            f"{levels - 1}, not {out_indices!r}"
-        )
