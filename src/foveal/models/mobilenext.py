@@ -125,7 +125,7 @@ class MobileNeXt(nn.Module):
     """A network of sandglass blocks, from their table.
 
     Source: Zhou et al. 2020, arXiv:2007.02269. Differs from the official code: the stride is
-    honoured where rounding makes a stage's channels equal (widths below 0.06), partial shortcuts
+    honoured where rounding makes a stage's channels equal (some widths below 0.14), partial shortcuts
     are added out of place, and the head's dropout is an argument.
 
     Args:
@@ -435,7 +435,7 @@ def mobilenext(
         reduction: of the attention's bottleneck, counted from the channels that it gates; 32 for
             ``se``, ``cbam`` and ``coordinate``.
         stem_stride: 1 for small pictures; strides of all feature maps are then halved.
-        stages: how many of the eight stages to keep; five suit pictures of about 32 pixels.
+        stages: how many of the eight stages to keep, for small pictures; five end at stride 16.
         output_stride: largest total stride; what would be coarser is dilated.
         features_only: return feature maps; ``out_indices`` and ``feature_cls`` as in timm.
         **kw: ``attention_position`` and the further arguments of :class:`MobileNeXt`.
