@@ -125,8 +125,8 @@ class MobileNeXt(nn.Module):
     """A network of sandglass blocks, from their table.
 
     Source: Zhou et al. 2020, arXiv:2007.02269. Differs from the official code: the stride is
-    honoured where rounding makes a stage's channels equal (some widths below 0.14), partial shortcuts
-    are added out of place, and the head's dropout is an argument.
+    honoured where rounding makes a stage's channels equal (some widths below 0.14), partial
+    shortcuts are added out of place, and the head's dropout is an argument.
 
     Args:
         stem_channels: channels after the first convolution.

@@ -7,9 +7,9 @@ networks of any width load; what the shapes do not tell is fixed by the authors'
 hint.
 
 The authors' block of two depthwise convolutions ignores its stride, except in the first row. Where
-rounding makes the channels of a row with a stride equal to those before (some widths below 0.14), their
-network therefore keeps its map's size and adds a shortcut. The weights of such a network belong to
-it, so it is rebuilt as it was, and this is logged; the networks that
+rounding makes the channels of a row with a stride equal to those before (some widths below 0.14),
+their network therefore keeps its map's size and adds a shortcut. The weights of such a network
+belong to it, so it is rebuilt as it was, and this is logged; the networks that
 :func:`foveal.models.mobilenext.mobilenext` builds honour the stride.
 """
 

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from foveal.config import TrainConfig
 from foveal.recipes.coordinate import coordinate_imagenet
 from foveal.recipes.demo import demo
+from foveal.recipes.sandglass import mobilenext_imagenet
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "demo": demo,
     "coordinate_imagenet": coordinate_imagenet,
+    "mobilenext_imagenet": mobilenext_imagenet,
 }
