@@ -75,6 +75,19 @@ class Block:
     dw_after: bool = True
     shortcut: bool = False
 
+    def make(self, *, stride: int, **kw: Any) -> SandglassBlock:
+        """Return the block, with this stride and further arguments of the layer."""
+        return SandglassBlock(
+            self.in_channels,
+            self.out_channels,
+            stride,
+            self.reduction,
+            hidden_channels=self.hidden_channels,
+            dw_before=self.dw_before,
+            dw_after=self.dw_after,
+            **kw,
+        )
+
 
 def block_table(width: float = 1.0, stages: int = len(ROWS)) -> tuple[int, list[list[Block]]]:
     """Return the stem's channels and the blocks of each stage.
@@ -189,37 +202,32 @@ class MobileNeXt(nn.Module):
         self.feature_info: Any = [_level(stem_channels, 2, "act1")]
         self.stage_ends = [0]  # which stage each level ends with; 0 is the stem
 
-        total_stride, dilation, index = 2, 1, 0
         blocks = sum(len(stage) for stage in table)
+        drop_paths = iter([drop_path_rate * index / blocks for index in range(blocks)])
+        total_stride, dilation = 2, 1
         stages = []
         for number, stage in enumerate(table, start=1):
             modules = []
             for block in stage:
-                stride, next_dilation = block.stride, dilation
-                if total_stride * stride > output_stride:
-                    stride, next_dilation = 1, dilation * stride
-                total_stride *= stride
+                dilates = total_stride * block.stride > output_stride
                 has_place = block.dw_before if attention_position == "first" else block.dw_after
                 modules.append(
-                    SandglassBlock(
-                        block.in_channels,
-                        block.out_channels,
-                        stride,
-                        block.reduction,
-                        hidden_channels=block.hidden_channels,
-                        dw_before=block.dw_before,
-                        dw_after=block.dw_after,
+                    block.make(
+                        stride=1 if dilates else block.stride,
+                        dilation=dilation,
                         identity_fraction=identity_fraction if block.shortcut else 0.0,
                         attention=attention if has_place else None,
                         attention_position=attention_position,
-                        drop_path=drop_path_rate * index / blocks,
-                        dilation=dilation,
+                        drop_path=next(drop_paths),
                         norm_layer=norm,
                         act_layer=activation,
                         **factory,
                     )
                 )
-                dilation, index = next_dilation, index + 1
+                if dilates:  # from the next block on: this one still reads the finer map
+                    dilation *= block.stride
+                else:
+                    total_stride *= block.stride
             stages.append(nn.Sequential(*modules))
             if number == len(table) or table[number][0].stride > 1:
                 self.feature_info.append(
