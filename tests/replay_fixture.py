@@ -18,10 +18,12 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from foveal.layers import CoordinateAttention, TripletAttention
+from foveal.layers import CoordinateAttention, SandglassBlock, TripletAttention
+from foveal.models import create_model
 from foveal.models.checkpoints import find_state_dict
 from foveal.official import coordinate_attention as official_coordinate
 from foveal.official import load_official
+from foveal.official import mobilenext as official_mobilenext
 from foveal.official import triplet_attention as official_triplet
 from foveal.official.renaming import load_renamed, rename
 
@@ -194,6 +196,14 @@ def without_dropout(module: nn.Module) -> nn.Module:
     return module
 
 
+# How the fixtures of MobileNeXt and DeepViT name what the others name differently.
+_SHORT_NAMES = {
+    "multiplier": "input/grad_out",
+    "input_gradient": "grad/x",
+    "buffers": "buffer_train/",
+}
+
+
 def _coordinate_layer(
     args: dict[str, Any], state: dict[str, torch.Tensor]
 ) -> tuple[nn.Module, Mapping[str, str]]:
@@ -252,6 +262,45 @@ def _check_triplet_arguments(args: dict[str, Any], module: nn.Module) -> None:
             raise ValueError("the weights do not follow no_spatial")
 
 
+def _sandglass_block(
+    args: dict[str, Any], state: dict[str, torch.Tensor]
+) -> tuple[nn.Module, Mapping[str, str]]:
+    """Build what the authors' block is for its arguments, which is not always what they ask for."""
+    stride, ratio, keep = args["stride"], args["expand_ratio"], args.get("keep_3x3", False)
+    full = ratio != 2 and (args["inp"] == args["oup"] or keep)  # ignores its stride
+    block = load_official(
+        state,
+        stride=1 if full else stride,
+        shortcut=full and not keep,
+        identity_div=args.get("identity_div", 1),
+    )
+    if (block.in_channels, block.out_channels) != (args["inp"], args["oup"]):
+        raise ValueError("the channels are not those of the arguments")
+    # Ours of the same arguments has the same middle.
+    with torch.device("meta"):
+        ours = SandglassBlock(args["inp"], args["oup"], 1, ratio).pw_reduce
+    if (
+        ours.get_submodule("conv").weight.shape
+        != block.pw_reduce.get_submodule("conv").weight.shape
+    ):
+        raise ValueError("the middle is not as wide as the rule for the arguments says")
+    return block, official_mobilenext.block_modules(state)
+
+
+def _mobilenext(
+    args: dict[str, Any], state: dict[str, torch.Tensor]
+) -> tuple[nn.Module, Mapping[str, str]]:
+    network = load_official(state, identity_div=args.get("identity_div", 1))
+    width, num_classes = args.get("width_mult", 1.0), args.get("num_classes", 1000)
+    with torch.device("meta"):
+        ours = create_model("mobilenext", width=width, num_classes=num_classes).state_dict()
+    if {k: v.shape for k, v in ours.items()} != {
+        k: v.shape for k, v in network.state_dict().items()
+    }:
+        raise ValueError("the shapes are not those of the network of this width")
+    return network, official_mobilenext.network_modules(state)
+
+
 # The authors' class, as the metadata names it -> how it is replayed.
 ADAPTERS: dict[str, Adapter] = {
     "coordatt.CoordAtt": ModuleAdapter(_coordinate_layer),
@@ -266,6 +315,8 @@ ADAPTERS: dict[str, Adapter] = {
     "MODELS.resnet.ResidualNet": ModuleAdapter(_triplet),
     "MODELS.mobilenet.InvertedResidual": ModuleAdapter(_triplet),
     "MODELS.mobilenet.TripletAttention_MobileNetV2": ModuleAdapter(_triplet, DEEP_NARROW_NET),
+    "SGBlock": ModuleAdapter(_sandglass_block, **_SHORT_NAMES),
+    "MXNet": ModuleAdapter(_mobilenext, DEEP_NARROW_NET, **_SHORT_NAMES),
 }
 
 

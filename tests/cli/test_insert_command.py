@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from foveal.cli import main
+from foveal.cli.parser import parse_config
 
 INSERT = ["insert", "--model", "test_resnet", "--layer", "coordinate"]
 
@@ -61,8 +62,6 @@ def test_it_prints_the_report_and_writes_a_config_that_train_takes(tmp_path, cap
 )
 def test_the_flag_of_train_is_a_list_in_yaml(value, capsys):
     with pytest.raises(SystemExit):
-        from foveal.cli.parser import parse_config
-
         parse_config(["classify", "--insert", value, "--print_config"])
     assert yaml.safe_load(capsys.readouterr().out)["insert"] == [
         {"layer": "coordinate", "where": "layer[34].*", "identity": True, "layer_args": {}}
@@ -81,7 +80,7 @@ def test_the_flag_of_train_is_a_list_in_yaml(value, capsys):
         (["--where", "blocks", "--identity", "maybe"], "identity' must be bool, not 'maybe'"),
         (["--where", "blocks", "--image_size", "0"], "input_size must be (C, H, W) of at least 1"),
         (["--where", "blocks", "--model", "resnet19"], "unknown model 'resnet19'"),
-        (["--where", "blocks", "--layer", "triplet"], "did you mean 'triplet'?"),
+        (["--where", "blocks", "--layer", "tripplet"], "did you mean 'triplet'?"),
         ([], "the following arguments are required: --where"),
         (["--were", "blocks"], "unknown flag '--were': did you mean '--where'?"),
     ],

@@ -133,8 +133,9 @@ def test_width_of_the_middle_is_the_measured_one(in_channels, out_channels, redu
 
 
 def test_a_fraction_1_over_n_is_the_authors_divisor_whatever_its_rounding():
-    for channels in range(1, 200):
-        for n in range(1, 65):
+    assert 49 * (1 / 49) < 1  # what a plain floor would make 0
+    for n in range(1, 65):
+        for channels in (n, 2 * n, 3 * n - 1, 96, 199):
             block = SandglassBlock(
                 channels, channels, hidden_channels=1, identity_fraction=1 / n, device="meta"
             )

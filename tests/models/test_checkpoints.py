@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.models import load_state_dict
 from torch import nn
 
 from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
@@ -32,6 +33,21 @@ def same(state):
 )
 def test_weights_are_found_wherever_scripts_put_them(checkpoint):
     assert same(find_state_dict(checkpoint))
+
+
+@pytest.mark.parametrize("name", ["state_dict_ema", "model_ema"])
+def test_averaged_weights_are_taken_as_timm_does_or_passed_over(tmp_path, name):
+    averaged = {f"module.{k}": v + 1 for k, v in STATE.items()}
+    for other in ("state_dict", "model"):
+        checkpoint = {other: STATE, name: averaged, "epoch": 3}
+        path = tmp_path / "checkpoint.pth"
+        torch.save(checkpoint, path)
+        assert find_state_dict(checkpoint)["a.bias"].tolist() == [2, 2]
+        assert load_state_dict(path)["a.bias"].tolist() == [2, 2]  # timm's own reader
+        assert same(find_state_dict(checkpoint, ema=False))
+    assert same(find_state_dict({"state_dict": STATE, name: None}))
+    with pytest.raises(ValueError, match=rf"no weights: its entries are {name}"):
+        find_state_dict({name: averaged}, ema=False)
 
 
 @pytest.mark.parametrize("with_prefix", [["a.weight"], []])

@@ -69,6 +69,24 @@ def test_triplet_resnet50_imagenet_on_a_miniature(miniature_imagenet, tmp_path):
     assert 0 <= run.metrics["test/accuracy"] <= 1
 
 
+def test_mobilenext_imagenet_on_a_miniature(miniature_imagenet, tmp_path):
+    recipe = RECIPES["mobilenext_imagenet"]()
+    assert (recipe.model, recipe.epochs, recipe.warmup_epochs) == ("mobilenext_100", 200, 3)
+    assert (recipe.lr, recipe.weight_decay, recipe.momentum) == (0.1, 1e-4, 0.9)
+    assert recipe.loss_args == {"label_smoothing": 0.1}
+    assert recipe.augment.color_jitter == 0.4
+    assert not any([recipe.ema, recipe.augment.mixup, recipe.augment.erasing])
+    data = dataclasses.replace(
+        recipe.data, root=str(miniature_imagenet), image_size=32, batch_size=3, workers=0
+    )
+    config = dataclasses.replace(
+        recipe, data=data, max_steps=1, device="cpu", out=str(tmp_path / "run")
+    )
+    network = foveal.load(foveal.train(config))
+    assert network.classifier.out_features == 4
+    assert network.drop_rate == 0.2
+
+
 def test_the_demo_recipe_starts(tmp_path):
     demo = RECIPES["demo"]()
     assert demo.data.root is None

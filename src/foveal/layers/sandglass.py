@@ -32,7 +32,7 @@ class SandglassBlock(nn.Module):
     depthwise convolution (where it halves the map) and without both (where it only changes the
     channels, and ends with the ReLU6 of ``pw_expand``).
 
-    Source: Zhou et al. 2020, arXiv:2007.02269, section 3.2; without depthwise convolutions: the
+    Source: Zhou et al. 2020, arXiv:2007.02269, section 3; without depthwise convolutions: the
     authors' code only. Needs timm for ``DropPath`` and ``make_divisible``.
     Differs from the official code: the stride is always honoured (the authors' block of four
     convolutions ignores it unless the reduction is 2), shortcuts are added out of place, and a

@@ -26,6 +26,7 @@ _ALLOWED: list[Any] = [
 ]
 # Where training scripts keep the weights in what they save, the usual name first.
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "module", "weights")
+_AVERAGES = ("state_dict_ema", "model_ema")  # timm's names for averaged weights beside them
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
@@ -63,25 +64,28 @@ def read_checkpoint(path: str | Path) -> Any:
         raise ValueError(f"{str(path)!r} is not a readable checkpoint (damaged or cut)") from None
 
 
-def find_state_dict(checkpoint: Any) -> dict[str, torch.Tensor]:
+def find_state_dict(checkpoint: Any, *, ema: bool = True) -> dict[str, torch.Tensor]:
     """Return the weights in a checkpoint, without their ``module.`` prefixes.
 
     Args:
         checkpoint: a state_dict, or a dict that holds one (under ``state_dict``, ``model``, ...)
             beside an optimiser's state, arguments or counters.
+        ema: take averaged weights (under ``state_dict_ema`` or ``model_ema``) where there are some,
+            as timm does; otherwise they are passed over.
 
     Raises:
         ValueError: no weights, or entries among them that are no tensors.
     """
     state = checkpoint
-    while container := _container(state):
+    containers = (*_AVERAGES, *_CONTAINERS) if ema else _CONTAINERS
+    while container := _container(state, containers):
         state = state[container]
     if not isinstance(state, Mapping):
         raise ValueError(f"the checkpoint must be a dict of tensors, not {type(state).__name__}")
     if not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(
             f"the checkpoint has no weights: its entries are {_some(map(str, state)) or 'none'}, "
-            f"and weights are looked for under {', '.join(_CONTAINERS)}"
+            f"and weights are looked for under {', '.join(containers)}"
         )
     foreign = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if foreign:
@@ -89,10 +93,10 @@ def find_state_dict(checkpoint: Any) -> dict[str, torch.Tensor]:
     return _unwrap({str(key): value for key, value in state.items()})
 
 
-def _container(state: Any) -> str | None:
+def _container(state: Any, containers: tuple[str, ...]) -> str | None:
     if not isinstance(state, Mapping):
         return None
-    return next((key for key in _CONTAINERS if isinstance(state.get(key), Mapping)), None)
+    return next((key for key in containers if isinstance(state.get(key), Mapping)), None)
 
 
 def _unwrap(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

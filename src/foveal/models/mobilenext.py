@@ -75,6 +75,19 @@ class Block:
     dw_after: bool = True
     shortcut: bool = False
 
+    def make(self, *, stride: int, **kw: Any) -> SandglassBlock:
+        """Return the block, with this stride and further arguments of the layer."""
+        return SandglassBlock(
+            self.in_channels,
+            self.out_channels,
+            stride,
+            self.reduction,
+            hidden_channels=self.hidden_channels,
+            dw_before=self.dw_before,
+            dw_after=self.dw_after,
+            **kw,
+        )
+
 
 def block_table(width: float = 1.0, stages: int = len(ROWS)) -> tuple[int, list[list[Block]]]:
     """Return the stem's channels and the blocks of each stage.
@@ -125,8 +138,8 @@ class MobileNeXt(nn.Module):
     """A network of sandglass blocks, from their table.
 
     Source: Zhou et al. 2020, arXiv:2007.02269. Differs from the official code: the stride is
-    honoured where rounding makes a stage's channels equal (widths below 0.06), partial shortcuts
-    are added out of place, and the head's dropout is an argument.
+    honoured where rounding makes a stage's channels equal (some widths below 0.14), partial
+    shortcuts are added out of place, and the head's dropout is an argument.
 
     Args:
         stem_channels: channels after the first convolution.
@@ -189,37 +202,32 @@ class MobileNeXt(nn.Module):
         self.feature_info: Any = [_level(stem_channels, 2, "act1")]
         self.stage_ends = [0]  # which stage each level ends with; 0 is the stem
 
-        total_stride, dilation, index = 2, 1, 0
         blocks = sum(len(stage) for stage in table)
+        drop_paths = iter([drop_path_rate * index / blocks for index in range(blocks)])
+        total_stride, dilation = 2, 1
         stages = []
         for number, stage in enumerate(table, start=1):
             modules = []
             for block in stage:
-                stride, next_dilation = block.stride, dilation
-                if total_stride * stride > output_stride:
-                    stride, next_dilation = 1, dilation * stride
-                total_stride *= stride
+                dilates = total_stride * block.stride > output_stride
                 has_place = block.dw_before if attention_position == "first" else block.dw_after
                 modules.append(
-                    SandglassBlock(
-                        block.in_channels,
-                        block.out_channels,
-                        stride,
-                        block.reduction,
-                        hidden_channels=block.hidden_channels,
-                        dw_before=block.dw_before,
-                        dw_after=block.dw_after,
+                    block.make(
+                        stride=1 if dilates else block.stride,
+                        dilation=dilation,
                         identity_fraction=identity_fraction if block.shortcut else 0.0,
                         attention=attention if has_place else None,
                         attention_position=attention_position,
-                        drop_path=drop_path_rate * index / blocks,
-                        dilation=dilation,
+                        drop_path=next(drop_paths),
                         norm_layer=norm,
                         act_layer=activation,
                         **factory,
                     )
                 )
-                dilation, index = next_dilation, index + 1
+                if dilates:  # from the next block on: this one still reads the finer map
+                    dilation *= block.stride
+                else:
+                    total_stride *= block.stride
             stages.append(nn.Sequential(*modules))
             if number == len(table) or table[number][0].stride > 1:
                 self.feature_info.append(
@@ -435,7 +443,7 @@ def mobilenext(
         reduction: of the attention's bottleneck, counted from the channels that it gates; 32 for
             ``se``, ``cbam`` and ``coordinate``.
         stem_stride: 1 for small pictures; strides of all feature maps are then halved.
-        stages: how many of the eight stages to keep; five suit pictures of about 32 pixels.
+        stages: how many of the eight stages to keep, for small pictures; five end at stride 16.
         output_stride: largest total stride; what would be coarser is dilated.
         features_only: return feature maps; ``out_indices`` and ``feature_cls`` as in timm.
         **kw: ``attention_position`` and the further arguments of :class:`MobileNeXt`.

@@ -13,14 +13,16 @@ from torch import nn
 
 from foveal.models.checkpoints import find_state_dict, read_checkpoint
 from foveal.names import unknown
-from foveal.official import coordinate_attention, triplet_attention
+from foveal.official import coordinate_attention, mobilenext, triplet_attention
 
 __all__ = ["load_official"]
 
-_SOURCES = (coordinate_attention, triplet_attention)
+_SOURCES = (coordinate_attention, triplet_attention, mobilenext)
 
 
-def load_official(checkpoint: str | Path | Mapping[str, Any], **hints: Any) -> nn.Module:
+def load_official(
+    checkpoint: str | Path | Mapping[str, Any], *, ema: bool = True, **hints: Any
+) -> nn.Module:
     """Build the network that an official checkpoint belongs to and load it, whole.
 
     Args:
@@ -28,6 +30,8 @@ def load_official(checkpoint: str | Path | Mapping[str, Any], **hints: Any) -> n
             a state_dict, or a dict with one inside (``state_dict``, ``model``, ...), with or
             without ``module.`` prefixes and an optimiser's state beside it. Files are read
             without running code in them.
+        ema: take the averaged weights where the checkpoint holds them beside the trained ones, as
+            timm does; False takes the trained ones.
         **hints: what the weights do not tell; each source's ``build`` names its own, such as
             ``stride`` for a single block.
 
@@ -41,7 +45,7 @@ def load_official(checkpoint: str | Path | Mapping[str, Any], **hints: Any) -> n
         TypeError: an unknown hint.
     """
     path = checkpoint if isinstance(checkpoint, (str, Path)) else None
-    state = find_state_dict(read_checkpoint(path) if path else checkpoint)
+    state = find_state_dict(read_checkpoint(path) if path else checkpoint, ema=ema)
     for source in _SOURCES:
         if source.recognise(state):
             known = [name for name in signature(source.build).parameters if name != "state"]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from foveal.config import TrainConfig
 from foveal.recipes.coordinate import coordinate_imagenet
 from foveal.recipes.demo import demo
+from foveal.recipes.sandglass import mobilenext_imagenet
 from foveal.recipes.triplet import triplet_mobilenetv2_imagenet, triplet_resnet50_imagenet
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
@@ -16,4 +17,5 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "coordinate_imagenet": coordinate_imagenet,
     "triplet_resnet50_imagenet": triplet_resnet50_imagenet,
     "triplet_mobilenetv2_imagenet": triplet_mobilenetv2_imagenet,
+    "mobilenext_imagenet": mobilenext_imagenet,
 }
