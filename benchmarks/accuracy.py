@@ -32,7 +32,7 @@ from foveal.models import count
 
 SEEDS = (0, 1, 2)
 TUNING_SEED = 100
-RATES = (1e-3, 3e-3, 6e-3)  # 3e-3 was chosen for all tables
+RATES = (1e-3, 3e-3, 6e-3)
 
 # Variant -> (model, model_args). All networks of a table have the same recipe and starting rule.
 ATTENTION = {
@@ -63,7 +63,7 @@ CIFAR10 = ClassifyConfig(
     model_args={"stem_stride": 1},
     augment=AugmentConfig(min_scale=1.0, padding=2),
     epochs=12,
-    lr=3e-3,
+    lr=6e-3,  # chosen by --tune
     ema=True,
     ema_decay=0.99,
 )
@@ -174,11 +174,10 @@ def pacs_list(root: Path, folder: Path) -> Path:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split"])
-        classes = sorted(p for p in root.glob("*/*") if p.is_dir()) or sorted(
-            p for p in root.glob("*/*/*") if p.is_dir()
-        )
+        pictures = [p for p in root.rglob("*") if p.suffix in (".jpg", ".png")]
+        classes = sorted({picture.parent for picture in pictures})  # domain/class
         for label in classes:
-            for i, picture in enumerate(sorted(label.iterdir())):
+            for i, picture in enumerate(sorted(p for p in pictures if p.parent == label)):
                 split = "test" if i % 5 == 4 else "val" if i % 7 == 3 else "train"
                 writer.writerow([picture.resolve(), label.name, split])
     return path
