@@ -383,7 +383,7 @@ def _level(channels: int, reduction: int, module: str) -> dict[str, Any]:
     return {"num_chs": channels, "reduction": reduction, "module": module}
 
 
-def picture_config(**changes: Any) -> dict[str, Any]:
+def _picture_config() -> dict[str, Any]:
     """Return how pictures are prepared, as timm's networks describe it."""
     return {
         "url": "",
@@ -396,13 +396,12 @@ def picture_config(**changes: Any) -> dict[str, Any]:
         "std": (0.229, 0.224, 0.225),
         "first_conv": "conv_stem",
         "classifier": "classifier",
-        **changes,
     }
 
 
 default_cfgs = generate_default_cfgs(
     {
-        f"{name}.untrained": picture_config()
+        f"{name}.untrained": _picture_config()
         for name in (
             "mobilenext",
             *[

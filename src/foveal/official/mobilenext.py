@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from foveal.layers import SandglassBlock
-from foveal.models.mobilenext import ROWS, Block, MobileNeXt, picture_config
+from foveal.models.mobilenext import ROWS, Block, MobileNeXt
+from foveal.official.pictures import picture_config
 from foveal.official.renaming import Modules, check_keys, load_renamed
 
 DESCRIPTION = "zhoudaquan/rethinking_bottleneck_design (the sandglass block, MobileNeXt)"
@@ -221,7 +222,12 @@ def _network(state: State, identity_div: int) -> MobileNeXt:
     load_renamed(network, state, modules)
     described: Any = network
     described.pretrained_cfg = described.default_cfg = picture_config(
-        architecture="mobilenext", num_classes=num_classes, input_size=(in_chans, 224, 224)
+        "mobilenext",
+        in_chans,
+        num_classes,
+        first_conv="conv_stem",
+        classifier="classifier",
+        interpolation="bicubic",
     )
     return network
 

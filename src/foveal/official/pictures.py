@@ -11,6 +11,7 @@ def picture_config(
     first_conv: str,
     classifier: str,
     side: int = 224,
+    interpolation: str = "bilinear",
 ) -> dict[str, Any]:
     """Return the usual preparation for ImageNet, for whoever predicts with a network.
 
@@ -21,6 +22,7 @@ def picture_config(
         first_conv: its first convolution's name.
         classifier: its last layer's name.
         side: of its pictures, pixels.
+        interpolation: how pictures are resized, in timm's words.
     """
     return {
         "architecture": architecture,
@@ -28,7 +30,7 @@ def picture_config(
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
         "crop_pct": 0.875,
-        "interpolation": "bilinear",
+        "interpolation": interpolation,
         "num_classes": num_classes,
         "first_conv": first_conv,
         "classifier": classifier,
