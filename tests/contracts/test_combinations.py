@@ -13,7 +13,7 @@ import torch
 from lightning import Callback, Trainer
 from PIL import Image
 
-from foveal.config import AugmentConfig, ClassifyConfig, DataConfig
+from foveal.config import AugmentConfig, ClassifyConfig, DataConfig, Insertion
 from foveal.losses import LOSSES
 from foveal.models import list_models
 from foveal.tasks import make_setup
@@ -41,6 +41,9 @@ TIMMS = (
     "test_vit",
 )
 
+# One passes tokens on; the other is too small to have a shortcut.
+NO_BLOCKS = ("test_vit", "test_efficientnet")
+
 FACTORS = {
     "task": {
         "classify": {},
@@ -54,6 +57,13 @@ FACTORS = {
         },
         "grey": {"model": "mobilenetv2_050_coordinate", "model_args": {"in_chans": 1}},
         "sandglass": {"model": "mobilenetv2", "model_args": {"block": "sandglass"}},
+    },
+    "insertion": {
+        "nothing inserted": {},
+        "coordinate at identity": {
+            "insert": (Insertion(layer="coordinate", where="blocks", identity=True),)
+        },
+        "triplet": {"insert": (Insertion(layer="triplet", where="stages"),)},
     },
     "loss": {
         **{name: {"loss": name} for name in LOSSES},
@@ -74,8 +84,13 @@ FACTORS = {
 
 
 def possible(case):
-    """Tell whether a case means anything: several labels have their own loss."""
-    return case["task"] != "several labels" or case["loss"] in ("cross_entropy", "class weights")
+    """Tell whether a case means anything.
+
+    Several labels have their own loss. A map layer needs blocks that pass maps on.
+    """
+    if case["task"] == "several labels" and case["loss"] not in ("cross_entropy", "class weights"):
+        return False
+    return case["insertion"] == "nothing inserted" or case["backbone"] not in NO_BLOCKS
 
 
 def pairs(case):
