@@ -14,6 +14,7 @@ import argparse
 import csv
 import dataclasses
 import hashlib
+import itertools
 import json
 import platform
 import statistics
@@ -31,7 +32,7 @@ from foveal.config import AugmentConfig, ClassifyConfig, DataConfig, to_dict
 from foveal.models import count
 
 SEEDS = (0, 1, 2)
-TUNING_SEED = 100
+TUNING_SEEDS = {"cifar10": (100,), "pacs": (100, 101)}  # PACS has 84 pictures to validate with
 RATES = (1e-3, 3e-3, 6e-3)
 
 # Variant -> (model, model_args). All networks of a table have the same recipe and starting rule.
@@ -90,13 +91,21 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int, help="for a look at the command: fewer epochs")
     parser.add_argument("--tune", action="store_true", help="compare learning rates instead")
+    parser.add_argument("--steps", action="store_true", help="time training steps instead")
     parser.add_argument("--show", type=Path, metavar="FILE", help="print the tables of a file")
     args = parser.parse_args()
     if args.show:
         print(show(args.show))
         return 0
+    if args.table is not None and args.steps:
+        print(steps(args.table, args.threads))
+        return 0
     if args.table is None or args.root is None or args.out is None:
-        parser.error("name a table, --root and --out; or --show FILE")
+        parser.error("name a table, --root and --out; or a table and --steps; or --show FILE")
+    if args.tune and args.table not in TUNING_SEEDS:
+        parser.error(
+            f"--tune is for {' and '.join(TUNING_SEEDS)}: blocks has the recipe of cifar10"
+        )
     with tempfile.TemporaryDirectory() as folder:
         root = pacs_list(Path(args.root), Path(folder)) if args.table == "pacs" else args.root
         plan = list(tuning(args.table) if args.tune else runs(args.table))
@@ -129,10 +138,11 @@ def runs(table: str) -> Iterator[tuple[str, ClassifyConfig]]:
 
 
 def tuning(table: str) -> Iterator[tuple[str, ClassifyConfig]]:
-    """Yield the first variant of a table with each learning rate, at another seed."""
+    """Yield the first variant of a table with each learning rate, at other seeds."""
     variant, config = next(runs(table))
-    for rate in RATES:
-        yield f"{variant}, lr {rate:g}", dataclasses.replace(config, lr=rate, seed=TUNING_SEED)
+    for seed in TUNING_SEEDS[table]:
+        for rate in RATES:
+            yield f"{variant}, lr {rate:g}", dataclasses.replace(config, lr=rate, seed=seed)
 
 
 def measure(config: ClassifyConfig) -> dict[str, Any]:
@@ -153,6 +163,31 @@ def measure(config: ClassifyConfig) -> dict[str, Any]:
         "torch": torch.__version__,
         "machine": platform.processor() or platform.machine(),
     }
+
+
+def steps(table: str, threads: int, rounds: int = 21) -> str:
+    """Return milliseconds of one training step of each variant, medians of interleaved rounds."""
+    torch.set_num_threads(threads)
+    networks, times = {}, {}
+    for variant, config in itertools.islice(runs(table), len(TABLES[table].variants)):
+        network = foveal.create_model(config.model, num_classes=10, **config.model_args)
+        networks[variant] = network.to(memory_format=torch.channels_last)
+        times[variant] = []
+    side = config.data.image_size
+    x = torch.randn(config.data.batch_size, 3, side, side).to(memory_format=torch.channels_last)
+    target = torch.arange(len(x)) % 10
+    for number in range(rounds + 1):
+        for variant, network in networks.items():
+            start = time.perf_counter()
+            torch.nn.functional.cross_entropy(network(x), target).backward()
+            if number:  # the first round warms up
+                times[variant].append(1e3 * (time.perf_counter() - start))
+    medians = {variant: statistics.median(found) for variant, found in times.items()}
+    first = next(iter(medians.values()))
+    lines = [f"| {v} | {ms:.0f} | {ms / first:.2f} |" for v, ms in medians.items()]
+    return "\n".join(
+        ["| network | ms per training step | times the first |", "|---|---|---|", *lines]
+    )
 
 
 def key_of(config: ClassifyConfig) -> str:
