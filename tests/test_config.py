@@ -63,6 +63,10 @@ def test_every_recipe_returns_a_config_that_survives_yaml(name):
             "unknown config key 'insert[0].identty': did you mean 'insert[0].identity'?",
         ),
         (
+            {"task": "classify", "insert": [{"layer": "se", "where": "x", "reduction": 4}]},
+            "unknown config key 'insert[0].reduction': it must be one of insert[0].layer",
+        ),
+        (
             {"task": "classify", "insert": [{"layer": "se", "where": 3}]},
             "config key 'insert[0].where' must be str, not 3",
         ),
@@ -125,6 +129,11 @@ def test_insertions_survive_yaml_and_are_compared_by_value():
     config = ClassifyConfig(insert=(insertion,))
     assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
     assert from_dict(to_dict(config)).insert[0] is not insertion
+    assert ClassifyConfig(insert=[insertion]) == config
+    with pytest.raises(TypeError, match="the where of an Insertion must be str, not <function"):
+        Insertion(layer="se", where=lambda name, module: True)
+    with pytest.raises(TypeError, match=r"insert must be a tuple of foveal\.Insertion, not Inser"):
+        ClassifyConfig(insert=insertion)
     with pytest.raises(TypeError, match=r"insert must hold foveal\.Insertion objects, not a dict"):
         ClassifyConfig(insert=({"layer": "se", "where": "blocks"},))
 

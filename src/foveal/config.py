@@ -116,6 +116,19 @@ class Insertion:
     identity: bool = False
     layer_args: dict[str, Scalar] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("layer", str),
+            ("where", str),
+            ("identity", bool),
+            ("layer_args", dict),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"the {name} of an Insertion must be {kind.__name__}, not {value!r}"
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -192,6 +205,9 @@ class TrainConfig:
                 _at_least(name, getattr(self, name), 1)
         for name in ("warmup_epochs", "clip_grad", "early_stopping", "weight_decay", "seed"):
             _at_least(name, getattr(self, name), 0)
+        if not isinstance(self.insert, (list, tuple)):
+            raise TypeError(f"insert must be a tuple of foveal.Insertion, not {self.insert!r}")
+        object.__setattr__(self, "insert", tuple(self.insert))  # so that equal configs are equal
         for insertion in self.insert:
             if not isinstance(insertion, Insertion):
                 kind = type(insertion).__name__
@@ -279,7 +295,7 @@ def _build(cls: type, values: Any, prefix: str) -> Any:
     known = [f.name for f in dataclasses.fields(cls)]
     for key in values:
         if key not in known:
-            raise ValueError(unknown("config key", f"{prefix}{key}", [prefix + k for k in known]))
+            raise ValueError(unknown("config key", str(key), known, prefix))
     for f in dataclasses.fields(cls):
         if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
             raise ValueError(f"config key {prefix.rstrip('.')!r} needs {f.name!r}")

@@ -11,13 +11,14 @@ def nearest(name: str, known: Iterable[str], n: int = 1) -> list[str]:
     return [by_lower[match] for match in get_close_matches(name.lower(), by_lower, n, cutoff=0.5)]
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown(kind: str, name: str, known: Iterable[str], prefix: str = "") -> str:
     """Say in one sentence that ``name`` is not among the ``known`` names of this kind.
 
     Args:
         kind: what was asked for, in the user's words: ``"model"``, ``"flag"``.
         name: what the user wrote.
         known: the valid names, in the order in which they should be listed.
+        prefix: what stands before the name and before each valid one; it is not compared.
 
     Example:
         >>> unknown("layer", "cordinate", ["coordinate", "se"])
@@ -27,8 +28,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     close = nearest(name, names)
+    head = f"unknown {kind} {prefix + name!r}"
     if close:
-        return f"unknown {kind} {name!r}: did you mean {close[0]!r}?"
+        return f"{head}: did you mean {prefix + close[0]!r}?"
     if len(names) > 20:
-        return f"unknown {kind} {name!r}: there are {len(names)}, none of them similar"
-    return f"unknown {kind} {name!r}: it must be one of {', '.join(names)}"
+        return f"{head}: there are {len(names)}, none of them similar"
+    return f"{head}: it must be one of {', '.join(prefix + name for name in names)}"

@@ -58,6 +58,8 @@ def test_it_prints_the_report_and_writes_a_config_that_train_takes(tmp_path, cap
     [
         '[{layer: coordinate, where: "layer[34].*", identity: true}]',
         '{layer: coordinate, where: "layer[34].*", identity: true}',
+        'layer: coordinate, where: "layer[34].*", identity: true',
+        '- {layer: coordinate, where: "layer[34].*", identity: true}',
     ],
 )
 def test_the_flag_of_train_is_a_list_in_yaml(value, capsys):
@@ -77,8 +79,13 @@ def test_the_flag_of_train_is_a_list_in_yaml(value, capsys):
             ["--where", "blocks", "--layer_args.reduction", "x"],
             "the coordinate layer does not",
         ),
-        (["--where", "blocks", "--identity", "maybe"], "identity' must be bool, not 'maybe'"),
-        (["--where", "blocks", "--image_size", "0"], "input_size must be (C, H, W) of at least 1"),
+        (["--where", "blocks", "--identity", "maybe"], "--identity must be true or false, not 'm"),
+        (["--where", "blocks", "--image_size", "0"], "--image_size must be at least 1, not 0"),
+        (["--where", "blocks", "--layer_args", "16"], "--layer_args must hold keys, such as"),
+        (["--where", "blocks", "--layer_args.device", "cpu"], "layer's device cannot be given"),
+        (["--where", "blocks", "--model_args.num_classes", "3"], "num_classes cannot be given"),
+        (["--where", "blocks", "--model_args.in_chans", "a"], "model_args.in_chans must be 1 (gr"),
+        (["--where", "blocks", "--out", "."], "--out . is a folder: name a file"),
         (["--where", "blocks", "--model", "resnet19"], "unknown model 'resnet19'"),
         (["--where", "blocks", "--layer", "tripplet"], "did you mean 'triplet'?"),
         ([], "the following arguments are required: --where"),
@@ -87,6 +94,29 @@ def test_the_flag_of_train_is_a_list_in_yaml(value, capsys):
 )
 def test_wrong_words_are_answered_in_one_sentence(flags, message, capsys):
     assert message in failing(capsys, *INSERT, *flags)
+
+
+def test_arguments_are_given_one_by_one_or_as_a_mapping(capsys):
+    one = ["--layer_args.reduction", "2", "--model_args.in_chans", "1", "--where", "blocks"]
+    both = ["--layer_args", "{reduction: 2}", "--model_args", "{in_chans: 1}", "--where", "blocks"]
+    tables = []
+    for flags in (one, both):
+        assert main([*INSERT, *flags]) == 0
+        tables.append(capsys.readouterr().out.split("latency")[0])
+    assert tables[0] == tables[1]
+    assert "coordinate, reduction=2 after" in tables[0]
+
+
+def test_a_pattern_with_brackets_without_quotes_gets_a_hint(capsys):
+    text = "[{layer: se, where: layer[34].*}]"
+    message = failing(capsys, "train", "classify", "--insert", text)
+    assert "put patterns with brackets in quotes" in message
+
+
+def test_pictures_that_are_too_small_are_answered_as_without_insertion(capsys, tmp_path):
+    train = ["train", "classify", "--model", "convnext_atto", "--data.image_size", "16"]
+    train += ["--insert", "layer: se, where: blocks", "--out", tmp_path / "run"]
+    assert "cannot take pictures of 16 x 16 pixels: the nearest size" in failing(capsys, *train)
 
 
 def test_a_wrong_entry_of_insert_stops_train_before_anything_is_read(capsys, tmp_path):

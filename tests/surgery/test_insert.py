@@ -12,6 +12,7 @@ import torchvision
 from torch import nn
 
 import foveal
+from foveal.data.transforms import Preprocess
 from foveal.layers import LAYERS, CoordinateAttention, create_layer
 from foveal.models import count
 from foveal.surgery import Inserted, holds_inserted, insert, inserted_layers
@@ -215,6 +216,156 @@ def test_patterns_do_not_reach_into_inserted_layers():
     assert not [place.name for place in report.places if "inserted" in place.name]
 
 
+@pytest.mark.parametrize("rule", ["blocks", "stages", "expand"])
+def test_rules_look_through_layers_that_were_inserted_before(rule):
+    for name in ("resnet18", "mobilenetv3_small_050"):
+        with torch.device("meta"):
+            model, plain = timm.create_model(name), timm.create_model(name)
+        insert(model, "coordinate", where="blocks", identity=True)
+        insert(model, "se", where="expand", identity=True)
+        found = insert(model, "triplet", where=rule).places
+        assert found == insert(plain, "triplet", where=rule).places
+
+
+def test_printing_the_report_changes_nothing():
+    model, x = build("timm", "test_resnet").train(), pictures()
+    first = insert(model, "coordinate", where="blocks")
+    insert(model, "se", where="blocks")
+    model.eval()
+    seen = []
+    model.layer1[0].register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.no_grad():
+        y, keys, state = model(x), list(model.state_dict()), torch.get_rng_state()
+        assert "latency" in str(first)
+        seen.clear()
+        assert torch.equal(model(x), y)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(model.state_dict()) == keys
+    assert not any(layer.bypassed for layer in inserted_layers(model).values())
+
+
+def test_an_interrupted_measurement_leaves_the_layers_in():
+    model = build("timm", "test_resnet")
+    report = insert(model, "coordinate", where="blocks")
+
+    def interrupt(module, args):
+        raise KeyboardInterrupt
+
+    model.conv1.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        str(report)
+    assert inserted_layers(model)
+    assert not any(layer.bypassed for layer in inserted_layers(model).values())
+
+
+def test_the_report_of_layers_that_were_taken_out_has_no_latency():
+    model = build("timm", "test_resnet")
+    report = insert(model, "coordinate", where="blocks")
+    report.undo()
+    model.double()
+    assert "latency" not in str(report)
+
+
+def test_inserting_draws_nothing_but_the_layers_weights():
+    torch.manual_seed(3)
+    model = timm.create_model("test_resnet")
+    insert(model, "triplet", where="layer4.0", identity=True)
+    after = torch.rand(3)
+    torch.manual_seed(3)
+    timm.create_model("test_resnet")
+    create_layer("triplet", 8)
+    assert torch.equal(torch.rand(3), after)
+
+
+def test_a_compiled_network_is_refused():
+    model = build("timm", "test_resnet")
+    wrapped = torch.compile(build("timm", "test_resnet"), backend="eager")
+    model.compile(backend="eager")
+    for compiled in (model, wrapped, nn.Sequential(model)):
+        with pytest.raises(ValueError, match=r"network is compiled.*insert first, then compile"):
+            insert(compiled, "se", where="blocks")
+    with pytest.raises(ValueError, match="insert into the network inside DataParallel"):
+        insert(nn.DataParallel(build("timm", "test_resnet")), "se", where="blocks")
+
+
+def test_a_report_of_a_network_compiled_later_keeps_the_layers():
+    torch.compiler.reset()
+    model, x = build("timm", "test_resnet"), pictures()
+    report = insert(model, "coordinate", where="blocks")
+    with torch.no_grad():
+        y = model(x)
+        model.compile(backend="eager")
+        assert "latency" in str(report)
+        torch.testing.assert_close(model(x), y)
+    torch.compiler.reset()
+
+
+def test_works_in_inference_mode():
+    model, x = build("timm", "test_resnet"), pictures()
+    with torch.inference_mode():
+        y = model(x)
+        insert(model, "coordinate", where="blocks", identity=True)
+        assert torch.equal(model(x), y)
+
+
+def test_networks_that_make_tensors_on_the_way():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 8, 3)
+
+        def forward(self, x):
+            rows = torch.linspace(0, 1, x.shape[2])[:, None].expand(len(x), 1, *x.shape[2:])
+            return self.conv(torch.cat([x, rows], 1)).mean((2, 3))
+
+    report = insert(Net(), "se", where="conv", input_size=(3, 12, 10))
+    assert report.places[0].size == (10, 8)
+
+
+def test_weights_made_later_start_at_identity_too():
+    with torch.device("meta"):
+        model = timm.create_model("test_resnet")
+        report = insert(model, "coordinate", where="blocks", identity=True)
+    model.to_empty(device="cpu")
+    for layer in report.layers:
+        layer.reset_parameters()
+        assert not layer.scale.any()
+
+
+def test_a_host_that_runs_its_children_by_itself_is_refused():
+    class Chain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            for child in self.children():
+                x = child(x)
+            return x
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = Chain()
+
+        def forward(self, x):
+            return self.body(x)
+
+    model = Net()
+    with pytest.raises(ValueError, match="the layer after 'body' would act 2 times: Chain runs"):
+        insert(model, "se", where="body", input_size=(3, 8, 8))
+    assert not inserted_layers(model)
+    insert(model, "se", where="body.conv", input_size=(3, 8, 8))
+
+
+def test_a_network_of_a_run_is_looked_at_in_its_own_size():
+    model = timm.create_model("test_resnet", in_chans=1)
+    model.preprocess = Preprocess(
+        image_size=28, mean=(0.5,), std=(0.5,), crop_pct=1.0, interpolation="bilinear"
+    )
+    assert insert(model, "se", where="blocks").input_size == (1, 28, 28)
+
+
 def test_gradient_checkpointing_of_stages_keeps_the_layer():
     model, x = build("timm", "test_resnet"), pictures()
     insert(model, "coordinate", where="layer?")
@@ -304,6 +455,18 @@ def test_the_report_is_a_table_with_costs_before_and_after():
         ({"reduction": "x"}, TypeError, "the coordinate layer does not take"),
         ({"reduction": 0}, ValueError, "reduction must be at least 1, not 0"),
         ({"where": "layer9.*"}, ValueError, "where='layer9.*' matches no module of ResNet"),
+        ({"reduction": 2.5}, TypeError, "the coordinate layer does not take {'reduction': 2.5}:"),
+        (
+            {"device": "cpu"},
+            TypeError,
+            "the layer's device cannot be given: the network",
+        ),
+        ({"channels": 3}, TypeError, "the layer's channels cannot be given"),
+        ({"layer": nn.Identity()}, TypeError, "layer must be a name, such as 'coordinate', not Id"),
+        ({"identity": "true"}, TypeError, "identity must be True or False, not 'true'"),
+        ({"where": nn.Conv2d}, TypeError, "write lambda name, module: isinstance(module, Conv2d)"),
+        ({"input_size": 224}, ValueError, "input_size must be (C, H, W) of at least 1 each, not 2"),
+        ({"input_size": (224, 224)}, ValueError, "input_size must be (C, H, W) of at least 1 each"),
         ({"input_size": (3, 0, 64)}, ValueError, "input_size must be"),
         ({"input_size": (1, 64, 64)}, ValueError, r"does not run on shapes of an input \[1, 64"),
     ],
@@ -324,10 +487,10 @@ def test_a_network_of_nothing_but_containers_says_what_to_do():
                 x = module(x)
             return x
 
-    model = Chain([Chain([nn.Conv2d(3, 4, 1)])])
-    with pytest.raises(ValueError, match="nothing can be inserted after '0'"):
-        insert(model, "se", where="0", input_size=(3, 8, 8))
-    assert not inserted_layers(model)
+    model = Chain([nn.Conv2d(3, 4, 1), Chain([nn.Conv2d(4, 4, 1)])])
+    with pytest.raises(ValueError, match="nothing can be inserted after '1'"):
+        insert(model, "se", where="*", input_size=(3, 8, 8))
+    assert not inserted_layers(model)  # nor after '0', where it could have been
 
 
 def test_only_networks_take_layers():

@@ -122,6 +122,13 @@ KNOWN = [
         "features.denseblock1 features.denseblock2 features.denseblock3 features.denseblock4",
         "features.denseblock1.denselayer1.relu2",
     ),
+    (
+        "timm",
+        "convnextv2_atto",  # its normalisation adds maps, inside the block
+        12,
+        "stages.0.blocks.1 stages.1.blocks.1 stages.2.blocks.5 stages.3.blocks.1",
+        "stages.0.blocks.0.mlp.grn",
+    ),
     ("tv", "shufflenet_v2_x1_0", 16, "stage2.3 stage3.7 stage4.3", "stage2.0.branch2.4"),
 ]
 
@@ -169,7 +176,7 @@ def test_a_star_does_not_cross_a_dot(pattern, found):
         ("block", "where='block' matches no module of Net: did you mean 'blocks'"),
         ("blocks.3", "matches no module of Net: did you mean 'blocks.2'"),
         ("blocks*clip", "matches no module of Net"),
-        ("", "where='' matches no module of Net: the outermost are stem, blocks, unused, head"),
+        ("", "where='' matches no module of Net: it has stem, blocks, unused, head"),
         ("head", r"'head' \(Sequential\) returns \[1, 4\], not one map"),
         ("unused", r"'unused' \(Conv2d\) is not run by the network in evaluation"),
         ("*.0.act", r"'blocks.0.act' \(ReLU6\) is run 2 times in one pass"),
@@ -207,11 +214,45 @@ def test_streams_of_tokens_and_channels_last_maps_are_refused_with_the_reason():
         vit = timm.create_model("vit_tiny_patch16_224")
         fixed = timm.create_model("swin_tiny_patch4_window7_224")
         free = torchvision.models.swin_t()
+        normed = timm.create_model("vit_tiny_patch16_224", qk_norm=True)
     with pytest.raises(ValueError, match=r"a stream of tokens \[1, 197, 192\].*no rows and col"):
         names(vit, "blocks.3", (3, 224, 224))
+    # Four axes, [B, heads, N, dim], and no map.
+    with pytest.raises(ValueError, match=r"is in 'blocks.3.attn', which works on a stream of tok"):
+        names(normed, "blocks.3.attn.q_norm", (3, 224, 224))
+    assert names(vit, "patch_embed.proj", (3, 224, 224)) == ["patch_embed.proj"]
     for swin, where in [(fixed, "layers.0.blocks.*"), (free, "features.1.*")]:
         with pytest.raises(ValueError, match=r"returns \[B, H, W, C\], channels last"):
             names(swin, where, (3, 224, 224))
+
+
+def test_channels_last_is_known_where_the_network_takes_one_size_only():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 2, stride=2)
+            self.norm = nn.LayerNorm(8)
+            self.register_buffer("position", torch.zeros(16, 16, 8))
+
+        def forward(self, x):
+            return self.norm(self.conv(x).permute(0, 2, 3, 1) + self.position)
+
+    assert names(Net(), "conv", (3, 32, 32)) == ["conv"]
+    with pytest.raises(ValueError, match=r"'norm' \(LayerNorm\) returns \[B, H, W, C\]"):
+        names(Net(), "norm", (3, 32, 32))
+
+
+def test_a_module_with_two_names_is_found_by_both():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(3, 8, 3)
+            self.second = self.first
+
+        def forward(self, x):
+            return self.second(x)
+
+    assert names(Net(), "second") == names(Net(), "first") == ["first"]
 
 
 def test_outputs_that_are_no_tensor_are_named():
@@ -232,7 +273,9 @@ def test_outputs_that_are_no_tensor_are_named():
 
 
 def test_a_network_that_does_not_run_says_why():
-    with pytest.raises(ValueError, match=r"Net does not run on shapes of an input \[5, 32, 32\]:"):
+    with pytest.raises(
+        ValueError, match=r"Net does not run on shapes of an input \[5, 32, 32\] \(give"
+    ):
         names(Net(), "blocks", (5, 32, 32))
 
 

@@ -8,48 +8,80 @@ from typing import Any
 
 from foveal.cli import config_file
 from foveal.cli.parser import CommandParser, add_entries
-from foveal.config import from_dict
+from foveal.config import TrainConfig, from_dict, to_dict
 from foveal.files import replacing
+
+MAPPINGS = ("model_args", "layer_args")
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command."""
     args = _parser(argv).parse_args(argv)
-    given: dict[str, dict[str, Any]] = {"model_args": {}, "layer_args": {}}
-    for entry in args.entries:
-        given[entry.key][entry.name] = entry.value()
-    insertion = {
-        "layer": args.layer,
-        "where": args.where,
-        "identity": config_file.parse(args.identity, "--identity"),
-        "layer_args": given["layer_args"],
-    }
-    fragment = {"model": args.model, "model_args": given["model_args"], "insert": [insertion]}
-    from_dict({"task": "classify", **fragment})  # names and types are those of a config
+    out = None if args.out is None else Path(args.out)
+    if out is not None and out.is_dir():
+        raise IsADirectoryError(f"--out {out} is a folder: name a file, such as {out / 'se.yaml'}")
+    if args.image_size is not None and args.image_size < 1:
+        raise ValueError(f"--image_size must be at least 1, not {args.image_size}")
+    config = _config(args)
 
     from foveal.models import create_model
     from foveal.surgery import insert
+    from foveal.tasks.run import check_model_args
 
-    model = create_model(args.model, **given["model_args"])
-    side = args.image_size
-    size = None if side is None else (given["model_args"].get("in_chans", 3), side, side)
-    print(
-        insert(
-            model,
-            args.layer,
-            where=args.where,
-            identity=insertion["identity"],
-            input_size=size,
-            **given["layer_args"],
-        )
+    check_model_args(config)
+    model = create_model(config.model, **config.model_args)  # type: ignore[arg-type]
+    side, (insertion,) = args.image_size, config.insert
+    size = None if side is None else (int(config.model_args.get("in_chans", 3)), side, side)
+    report = insert(
+        model,
+        insertion.layer,
+        where=insertion.where,
+        identity=insertion.identity,
+        input_size=size,
+        **insertion.layer_args,
     )
-    if args.out is not None:
-        text = StringIO()
-        config_file.write(fragment, text)
-        with replacing(Path(args.out)) as file:
-            file.write_text(text.getvalue(), encoding="utf-8")
-        print(f"wrote {args.out}; train it by: foveal train classify --config {args.out} ...")
+    print(report)
+    if out is not None:
+        _write(config, out)
+        print(f"wrote {out}; train it by: foveal train classify --config {out} ...")
     return 0
+
+
+def _config(args: argparse.Namespace) -> TrainConfig:
+    """Return a config with the network and the insertion, so that both are held to its types."""
+    given: dict[str, dict[str, Any]] = {}
+    for key in MAPPINGS:
+        value = config_file.parse(getattr(args, key), f"--{key}")
+        if not isinstance(value, dict):
+            raise ValueError(f"--{key} must hold keys, such as '{{reduction: 16}}', not {value!r}")
+        given[key] = value
+    for entry in args.entries:
+        given[entry.key][entry.name] = entry.value()
+    if (identity := config_file.parse(args.identity, "--identity")) not in (True, False):
+        raise ValueError(f"--identity must be true or false, not {identity!r}")
+    insertion = {
+        "layer": args.layer,
+        "where": args.where,
+        "identity": identity,
+        "layer_args": given["layer_args"],
+    }
+    return from_dict(
+        {
+            "task": "classify",
+            "model": args.model,
+            "model_args": given["model_args"],
+            "insert": [insertion],
+        }
+    )
+
+
+def _write(config: TrainConfig, out: Path) -> None:
+    """Write the part of the config that the command is about."""
+    values = to_dict(config)
+    text = StringIO()
+    config_file.write({key: values[key] for key in ("model", "model_args", "insert")}, text)
+    with replacing(out) as file:
+        file.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -60,9 +92,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser.set_defaults(entries=[])
     add = parser.add_argument
     add("--model", required=True, metavar="NAME", help="network, as for foveal train")
-    add("--model_args", metavar=".KEY VALUE", help="argument of the network; may be repeated")
     add("--layer", required=True, metavar="NAME", help="coordinate, triplet, se, cbam, ...")
-    add("--layer_args", metavar=".KEY VALUE", help="argument of the layer; may be repeated")
     add(
         "--where",
         required=True,
@@ -77,8 +107,10 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         metavar="true|false",
         help="start at identity: trained weights compute what they did before",
     )
+    for key in MAPPINGS:
+        text = f"further arguments of the {key[:5]}; one alone: --{key}.KEY VALUE"
+        add(f"--{key}", default="{}", metavar="{KEY: VALUE}", help=text)
+        add_entries(parser, key, argv)
     add("--image_size", type=int, metavar="N", help="side of the pictures; default: the network's")
     add("--out", metavar="FILE", help="write the insertion as YAML for foveal train --config")
-    for key in ("model_args", "layer_args"):
-        add_entries(parser, key, argv)
     return parser

@@ -269,9 +269,14 @@ def _flag_value(hint: Any, text: str, flag: str) -> Any:
         origin = typing.get_origin(hint)
     if hint is str or origin is Literal:
         return text
-    if origin in (list, tuple) and not text.lstrip().startswith("["):
-        text = f"[{text}]"
-    return config_file.parse(text, flag)
+    if origin in (list, tuple) and not text.lstrip().startswith(("[", "- ")):
+        holds_keys = dataclasses.is_dataclass(args[0])  # as in --insert 'layer: se, where: blocks'
+        text = f"[{{{text}}}]" if holds_keys and text.lstrip()[:1] != "{" else f"[{text}]"
+    try:
+        return config_file.parse(text, flag)
+    except ValueError as error:
+        hint = "; put patterns with brackets in quotes" if re.search(r"[^\s\[,:]\[", text) else ""
+        raise ValueError(f"{error}{hint}") from None
 
 
 def _at(values: dict[str, Any], key: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foveal.models.input_size import input_size_of
+
 Outputs = dict[str, Tensor]
 
 
@@ -64,11 +66,12 @@ class Subject:
         for key, value in metadata.items():
             if not isinstance(value, str):
                 raise TypeError(f"metadata {key!r} must be a str, not {type(value).__name__}")
+        channels, side, _ = input_size_of(model)
         subject = cls(
             original=model,
             model=inference_copy(model),
-            channels=_channels(model),
-            image_size=_image_size(model) if image_size is None else image_size,
+            channels=channels,
+            image_size=side if image_size is None else image_size,
             metadata={**_metadata(model), **metadata},
         )
         if subject.image_size < 1:
@@ -163,19 +166,6 @@ def _published(model: nn.Module) -> Mapping[str, Any]:
     """Return timm's description of the network, if it has one."""
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     return config if isinstance(config, Mapping) else {}
-
-
-def _image_size(model: nn.Module) -> int:
-    if (preprocess := getattr(model, "preprocess", None)) is not None:
-        return int(preprocess.image_size)
-    return int(_published(model).get("input_size", (3, 224, 224))[-1])
-
-
-def _channels(model: nn.Module) -> int:
-    if (preprocess := getattr(model, "preprocess", None)) is not None:
-        return int(preprocess.channels)
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    return first.in_channels if first is not None else 3
 
 
 def _metadata(model: nn.Module) -> dict[str, str]:

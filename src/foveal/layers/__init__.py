@@ -74,4 +74,5 @@ def create_layer(name: str, channels: int, **kw: Any) -> nn.Module:
     try:
         return layer(channels, **kw)
     except TypeError as error:
-        raise TypeError(f"the {name} layer does not take {kw}: {error}") from error
+        given = {key: value for key, value in kw.items() if key not in ("device", "dtype")}
+        raise TypeError(f"the {name} layer does not take {given}: {error}") from error

@@ -57,6 +57,8 @@ class TripletAttention(nn.Module):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and at least 1, not {kernel_size}")
+        if not isinstance(spatial, bool):
+            raise TypeError(f"spatial must be True or False, not {spatial!r}")
         self.cw = _gate(kernel_size, device, dtype)
         self.hc = _gate(kernel_size, device, dtype)
         self.hw = _gate(kernel_size, device, dtype) if spatial else None

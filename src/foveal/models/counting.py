@@ -51,14 +51,15 @@ def run_on_meta(model: nn.Module, input_size: tuple[int, int, int]) -> None:
     Raises:
         Exception: whatever the network raises for an input of this size.
     """
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-    kinds = [t.dtype for _, t in tensors if t.is_floating_point()]
-    x = torch.empty((1, *input_size), device="meta", dtype=kinds[0] if kinds else None)
     was_training = [module for module in model.modules() if module.training]
     try:
         model.eval()
-        with torch.no_grad():
+        # Tensors that a network makes on the way belong with the others.
+        with torch.inference_mode(False), torch.no_grad(), torch.device("meta"):
+            tensors = [*model.named_parameters(), *model.named_buffers()]
+            shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+            kinds = [t.dtype for _, t in tensors if t.is_floating_point()]
+            x = torch.empty((1, *input_size), dtype=kinds[0] if kinds else None)
             functional_call(model, shapes, (x,))
     finally:
         for module in was_training:

@@ -4,14 +4,15 @@ A network with an inserted layer is trained, saved, copied and exported like any
 of a run holds the insertion, so that its network can be built again.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from foveal.layers import create_layer
-from foveal.models.counting import count
-from foveal.surgery.inserted import Inserted, attach, holds_inserted, inserted_layers
+from foveal.models.counting import Counts, count
+from foveal.models.input_size import input_size_of
+from foveal.surgery.inserted import Inserted, holds_inserted, inserted_layers
 from foveal.surgery.places import RULES, Place, Where, find_places
 from foveal.surgery.report import InsertionReport, Latency
 
@@ -21,7 +22,6 @@ __all__ = [
     "InsertionReport",
     "Latency",
     "Place",
-    "attach",
     "find_places",
     "holds_inserted",
     "insert",
@@ -51,7 +51,8 @@ def insert(
             (the last block of each stage) or ``expand`` (in each block after its widest
             convolution with norm and activation, before the projection). Or a pattern over
             ``model.named_modules()`` in which ``*`` does not cross a dot: ``layer[34].*`` are the
-            blocks of two stages of a ResNet. Or a function (name, module) -> bool.
+            blocks of two stages of a ResNet. Or a function (name, module) -> bool. Layers that
+            were inserted before are looked through.
         identity: start as x + scale * (layer(x) - x) with a learned scale of 0 per channel, so
             that the network computes what it computed before until it is trained. Otherwise the
             new layer acts with its random weights at once.
@@ -75,12 +76,9 @@ def insert(
         >>> [place.name for place in report.places]
         ['layer3.0', 'layer3.1', 'layer4.0', 'layer4.1']
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"the network must be a torch.nn.Module, not {type(model).__name__}")
-    create_layer(layer, 8, device="meta", **layer_args)  # its name and arguments, first of all
-    size = _input_size(model) if input_size is None else input_size
-    if min(size) < 1:
-        raise ValueError(f"input_size must be (C, H, W) of at least 1 each, not {size}")
+    _check_network(model)
+    _check_arguments(layer, identity, layer_args)
+    size = input_size_of(model) if input_size is None else _checked_size(input_size)
     places = tuple(find_places(model, where, size))
     before = count(model, size)
     layers = tuple(
@@ -98,11 +96,79 @@ def insert(
         before=before,
     )
     try:
-        report.after = count(model, size)  # runs it on shapes, with the layers
-    except Exception:
+        report.apply()
+        report.after = _count_with_layers(model, report)
+    except BaseException:
         report.undo()
         raise
     return report
+
+
+def _check_network(model: nn.Module) -> None:
+    """Do nothing if layers can be put into the network.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is wrapped or compiled.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the network must be a torch.nn.Module, not {type(model).__name__}")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        kind = type(model).__name__
+        raise ValueError(f"insert into the network inside {kind}, model.module, before wrapping it")
+    if any(module._compiled_call_impl is not None for module in model.modules()) or isinstance(
+        model, torch._dynamo.OptimizedModule
+    ):
+        raise ValueError(
+            "the network is compiled, and its compiled form would pass new layers by: insert first,"
+            " then compile"
+        )
+
+
+def _check_arguments(layer: str, identity: bool, layer_args: dict[str, Any]) -> None:
+    """Do nothing if there is such a layer and it takes the arguments.
+
+    Raises:
+        ValueError: there is none, or it refuses a value.
+        TypeError: an argument of a wrong name or type.
+    """
+    if not isinstance(layer, str):
+        raise TypeError(f"layer must be a name, such as 'coordinate', not {layer!r}")
+    if not isinstance(identity, bool):
+        raise TypeError(f"identity must be True or False, not {identity!r}")
+    for key in ("name", "channels", "device", "dtype"):
+        if key in layer_args:
+            raise TypeError(f"the layer's {key} cannot be given: the network decides it")
+    create_layer(layer, 8, device="meta", **layer_args)
+
+
+def _checked_size(size: tuple[int, int, int]) -> tuple[int, int, int]:
+    if not isinstance(size, tuple | list) or [type(n) for n in size] != [int] * 3 or min(size) < 1:
+        raise ValueError(f"input_size must be (C, H, W) of at least 1 each, not {size!r}")
+    return (size[0], size[1], size[2])
+
+
+def _count_with_layers(model: nn.Module, report: InsertionReport) -> Counts:
+    """Run the network on shapes, see that each new layer acts once, and return what it costs."""
+    calls = dict.fromkeys(report.layers, 0)
+
+    def called(layer: nn.Module, args: Any) -> None:
+        calls[cast(Inserted, layer)] += 1
+
+    hooks = [layer.register_forward_pre_hook(called) for layer in report.layers]
+    try:
+        counts = count(model, report.input_size)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for place, layer in zip(report.places, report.layers, strict=True):
+        if calls[layer] != 1:
+            raise ValueError(
+                f"the layer after {place.name!r} would act {calls[layer]} times: "
+                f"{type(model.get_submodule(place.name)).__name__} runs its children in a way of "
+                "its own; name a module inside or around it"
+            )
+    return counts
 
 
 def _new_layer(
@@ -115,11 +181,3 @@ def _new_layer(
     kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
     new = create_layer(layer, place.channels, **kind, **layer_args)
     return Inserted(new, place.channels, identity=identity, **kind).train(host.training)
-
-
-def _input_size(model: nn.Module) -> tuple[int, int, int]:
-    """Return what the network says that it takes, with the channels of its first convolution."""
-    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
-    channels, height, width = config.get("input_size", (3, 224, 224))
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    return (first.in_channels if first is not None else channels, height, width)

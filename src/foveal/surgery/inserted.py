@@ -4,7 +4,9 @@ The host keeps its class, its name and its keys: the new layer is a child called
 forward hook applies it. Containers that run their children in turn need two exceptions, both here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,9 +20,10 @@ class Inserted(nn.Module):
     """A layer on a map that keeps its shape, with or without a start at identity.
 
     Without ``identity`` it is ``layer(x)``. With it, x + scale * (layer(x) - x), where ``scale``
-    is learned, one number per channel, and 0 at the start: then the output is x, bit for bit, the
-    scale has a gradient at once and the layer has one as soon as the scale has moved. (Gates
-    pushed open by a large bias would be close to x only, and would have no gradient.)
+    is learned, one number per channel, and 0 at the start: then the output is x, to the last bit
+    of every finite number, the scale has a gradient at once and the layer has one as soon as the
+    scale has moved. (Gates pushed open by a large bias would be close to x only, and would have
+    hardly any gradient.)
 
     Args:
         layer: [B, C, H, W] -> the same shape. Its keys stay its own, under ``layer.``.
@@ -28,6 +31,9 @@ class Inserted(nn.Module):
         identity: start at identity.
         device: where the scale is made.
         dtype: type of the scale.
+
+    Attributes:
+        bypassed: pass the map on as it is, as if nothing were inserted; False.
 
     Shape:
         input [B, C, H, W]; output the same, in the input's type.
@@ -45,25 +51,37 @@ class Inserted(nn.Module):
         super().__init__()
         self.layer = layer
         self.scale = (
-            nn.Parameter(torch.zeros(channels, device=device, dtype=dtype)) if identity else None
+            nn.Parameter(torch.empty(channels, device=device, dtype=dtype)) if identity else None
         )
+        self.bypassed = False
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Go back to the start at identity; the layer's own weights stay."""
+        if self.scale is not None:
+            nn.init.zeros_(self.scale)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the map after the layer, [B, C, H, W]."""
+        if self.bypassed:
+            return x
         y: torch.Tensor = self.layer(x)
         if self.scale is None:
             return y
         return x + self.scale.to(x.dtype)[:, None, None] * (y - x)
 
 
-class _AfterHost:
-    """A forward hook that applies the layer; an object, so that copies and pickles keep it."""
-
-    def __init__(self, inserted: Inserted) -> None:
-        self.inserted = inserted
-
-    def __call__(self, host: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-        return self.inserted(output)  # type: ignore[no-any-return]
+@contextmanager
+def bypassing(layers: Iterable[Inserted]) -> Iterator[None]:
+    """Let inserted layers pass their maps on as they are."""
+    acting = [layer for layer in layers if not layer.bypassed]
+    for layer in acting:
+        layer.bypassed = True
+    try:
+        yield
+    finally:
+        for layer in acting:
+            layer.bypassed = False
 
 
 def attach(model: nn.Module, name: str, inserted: Inserted) -> Callable[[], None]:
@@ -100,7 +118,9 @@ def attach(model: nn.Module, name: str, inserted: Inserted) -> Callable[[], None
         )
     key = _free_name(holder, "_".join([NAME, *path[length:]]))
     holder.add_module(key, inserted)
-    hook = host.register_forward_hook(_AfterHost(inserted))
+    # By name where that is possible, so that copies of the host for other devices use their own.
+    act = partial(_apply_child, key) if holder is host else partial(_apply, inserted)
+    hook = host.register_forward_hook(act)
 
     def detach() -> None:
         hook.remove()
@@ -117,6 +137,14 @@ def inserted_layers(model: nn.Module) -> dict[str, Inserted]:
 def holds_inserted(key: str) -> bool:
     """Tell whether a state_dict key belongs to an inserted layer."""
     return any(part == NAME or part.startswith(f"{NAME}_") for part in key.split("."))
+
+
+def _apply_child(key: str, host: nn.Module, args: Any, output: torch.Tensor) -> Any:
+    return getattr(host, key)(output)
+
+
+def _apply(inserted: Inserted, host: nn.Module, args: Any, output: torch.Tensor) -> Any:
+    return inserted(output)
 
 
 def _free_name(holder: nn.Module, wanted: str) -> str:

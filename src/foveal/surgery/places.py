@@ -4,9 +4,10 @@ The network is run once on shapes alone, and what runs where is written down. So
 residual block by what it does (it adds two maps), whichever library it comes from.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -18,7 +19,7 @@ from torchvision.ops import StochasticDepth
 
 from foveal.models.counting import run_on_meta
 from foveal.names import nearest
-from foveal.surgery.inserted import Inserted
+from foveal.surgery.inserted import Inserted, bypassing, inserted_layers
 
 Where = str | Callable[[str, nn.Module], bool]
 
@@ -62,22 +63,22 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     sums: dict[str, tuple[int, ...]] = field(default_factory=dict)
     concatenations: dict[str, tuple[int, ...]] = field(default_factory=dict)
     tokens: bool = False
-    running: list[tuple[str, Any, int]] = field(default_factory=list)  # name, input, its version
+    _running: list[tuple[str, Any, int]] = field(default_factory=list)  # name, input, its version
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not self.running:
+        if not self._running:
             return result
         if func in _SUMS and all(isinstance(arg, torch.Tensor) for arg in args[:2]):
             a, b = args[:2]
             if a.shape == b.shape and a.ndim == 4 and a.shape[2] * a.shape[3] > 1:
-                self.sums[self.running[-1][0]] = tuple(a.shape)
+                self.sums[self._running[-1][0]] = tuple(a.shape)
             self.tokens |= a.shape == b.shape and a.ndim == 3
         elif func is torch.ops.aten.cat.default and result.ndim == 4 and args[1:] == (1,):
-            self.concatenations[self.running[-1][0]] = tuple(result.shape)
+            self.concatenations[self._running[-1][0]] = tuple(result.shape)
         return result
 
     @classmethod
@@ -93,13 +94,13 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             handles.append(module.register_forward_pre_hook(trace._enter(name)))
             handles.append(module.register_forward_hook(trace._leave(name), prepend=True))
         try:
-            with trace:
+            with trace, bypassing(inserted_layers(model).values()):
                 run_on_meta(model, input_size)
         except Exception as error:  # networks fail in ways of their own
             reason = str(error).strip().split("\n")[0][:200]
             raise ValueError(
-                f"{type(model).__name__} does not run on shapes of an input "
-                f"{list(input_size)}: {reason}"
+                f"{type(model).__name__} does not run on shapes of an input {list(input_size)} "
+                f"(give the right one as input_size): {reason}"
             ) from error
         finally:
             for handle in handles:
@@ -109,23 +110,27 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _enter(self, name: str) -> Callable[[nn.Module, Any], None]:
         def hook(module: nn.Module, args: Any) -> None:
             x = args[0] if args else None
-            self.running.append((name, x, _version(x)))
+            self._running.append((name, x, _version(x)))
 
         return hook
 
     def _leave(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            self.calls.append(_Call(*self.running.pop(), output, _version(output)))
+            self.calls.append(_Call(*self._running.pop(), output, _version(output)))
 
         return hook
 
-    def of_module(self, name: str) -> list[_Call]:
-        """Return the calls of one module."""
-        return [call for call in self.calls if call.name == name]
+    @cached_property
+    def by_module(self) -> dict[str, list[_Call]]:
+        """The calls of each module that was called."""
+        calls: dict[str, list[_Call]] = {}
+        for call in self.calls:
+            calls.setdefault(call.name, []).append(call)
+        return calls
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Return the shape of a module's output in its last call, if that is one tensor."""
-        calls = self.of_module(name)
+        calls = self.by_module.get(name)
         return _shape(calls[-1].output) if calls else None
 
 
@@ -142,6 +147,11 @@ def find_places(model: nn.Module, where: Where, input_size: tuple[int, int, int]
         ValueError: nothing matches, matches are nested, or an output is not one map [B, C, H, W].
         TypeError: ``where`` is neither text nor a function.
     """
+    if isinstance(where, type):
+        raise TypeError(
+            f"where must be a rule, a pattern or a function, not a class: for all modules of one, "
+            f"write lambda name, module: isinstance(module, {where.__name__})"
+        )
     if not isinstance(where, str) and not callable(where):
         kind = type(where).__name__
         raise TypeError(f"where must be a rule, a pattern or a function, not {kind}")
@@ -192,20 +202,18 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _blocks(model: nn.Module, trace: _Trace, rule: str) -> list[str]:
     """Return the residual blocks, or in a network without any the modules that concatenate.
 
-    A residual block is the innermost module in which two maps are added and that returns them;
-    others of its class are blocks too, such as those whose stride leaves no shortcut.
+    A residual block is a module that adds two maps and returns them, the outermost where there is
+    one in another; others of its class are blocks too, such as those whose stride leaves no
+    shortcut. Of modules that concatenate, the innermost are the blocks.
     """
     modules = dict(_modules(model))
-    for joins in (trace.sums, trace.concatenations):
-        kinds = {
-            type(modules[name])
-            for name, shape in joins.items()
-            if joins is trace.concatenations or trace.shape(name) == shape
-        }
-        found = [name for name, m in modules.items() if type(m) in kinds and trace.shape(name)]
-        innermost = [a for a in found if not any(b.startswith(f"{a}.") for b in found)]
-        if innermost:
-            return innermost
+    adding = [name for name, shape in trace.sums.items() if trace.shape(name) == shape]
+    if adding:
+        found = _of_their_classes(modules, trace, adding)
+        return [a for a in found if not any(a.startswith(f"{b}.") for b in found)]
+    if trace.concatenations:
+        found = _of_their_classes(modules, trace, trace.concatenations)
+        return [a for a in found if not any(b.startswith(f"{a}.") for b in found)]
     kind = type(model).__name__
     if trace.tokens:
         raise ValueError(
@@ -217,6 +225,14 @@ def _blocks(model: nn.Module, trace: _Trace, rule: str) -> list[str]:
         f"where={rule!r}: {kind} has no blocks that add or concatenate maps: name modules by a "
         f"pattern; the outermost are {names}"
     )
+
+
+def _of_their_classes(
+    modules: dict[str, nn.Module], trace: _Trace, names: Iterable[str]
+) -> list[str]:
+    """Return the modules that are run, return one tensor and are of the class of one of these."""
+    kinds = {type(modules[name]) for name in names}
+    return [name for name, m in modules.items() if type(m) in kinds and trace.shape(name)]
 
 
 def _stages(model: nn.Module, trace: _Trace, rule: str) -> list[str]:
@@ -295,10 +311,11 @@ def _main_branch(trace: _Trace, block: str, convolutions: list[_Call]) -> list[_
     Branches begin with the modules that take the block's input. A convolution outside of these
     belongs to the first, and the branch with most convolutions is the main one.
     """
-    (whole,) = trace.of_module(block)[:1]
+    whole = trace.by_module[block][0]
     entries: list[str] = []
     for call in reversed(trace.calls):  # a module ends after those inside it
-        takes_it = call.input is whole.input and call.input_version == whole.input_version
+        takes_it = call.input is not None and call.input is whole.input
+        takes_it &= call.input_version == whole.input_version
         within_another = call.name.startswith(tuple(f"{entry}." for entry in entries))
         if takes_it and call.name.startswith(f"{block}.") and not within_another:
             entries.insert(0, call.name)
@@ -318,12 +335,17 @@ def _after(modules: dict[str, nn.Module], trace: _Trace, call: _Call) -> _Call |
         if (
             unchanged
             and not isinstance(modules[other.name], _IDLE)
-            and not any(isinstance(m, _WEIGHTED) for m in modules[other.name].modules())
-            and len(trace.of_module(other.name)) == 1
+            and not any(isinstance(m, _WEIGHTED) for m in _inside(modules, other.name))
+            and len(trace.by_module[other.name]) == 1
             and _shape(other.output) == _shape(call.output)
         ):
             return other
     return None
+
+
+def _inside(modules: dict[str, nn.Module], name: str) -> Iterator[nn.Module]:
+    """Yield a module and those in it, inserted layers left out."""
+    return (m for inner, m in modules.items() if f"{inner}.".startswith(f"{name}."))
 
 
 RULES: dict[str, Callable[[nn.Module, _Trace, str], list[str]]] = {
@@ -344,15 +366,20 @@ def _matching(model: nn.Module, where: Where) -> list[str]:
             raise ValueError(f"the function where chose no module of {type(model).__name__}")
         return names
     parts = where.split(".")
-    names = [name for name in modules if _matches(name.split("."), parts)]
+    found = [
+        module
+        for name, module in model.named_modules(remove_duplicate=False)  # a module may have two
+        if _matches(name.split("."), parts)
+    ]
+    names = [name for name, module in modules.items() if any(module is m for m in found)]
     if names:
         return names
     alike = [name for name in modules if name.count(".") == where.count(".")]
     close = nearest(where, [*RULES, *alike], n=3) or nearest(where, modules, n=3)
-    hint = ", ".join(map(repr, close)) or ", ".join(n for n in modules if "." not in n)
+    outermost = ", ".join(name for name in modules if "." not in name)
     raise ValueError(
         f"where={where!r} matches no module of {type(model).__name__}: "
-        f"{'did you mean' if close else 'the outermost are'} {hint}?"
+        + (f"did you mean {', '.join(map(repr, close))}?" if close else f"it has {outermost}")
     )
 
 
@@ -370,7 +397,7 @@ def _check_not_nested(names: list[str]) -> None:
 
 
 def _place(model: nn.Module, trace: _Trace, larger: _Trace | None, name: str) -> Place:
-    calls = trace.of_module(name)
+    calls = trace.by_module.get(name, [])
     kind = type(model.get_submodule(name)).__name__
     if not calls:
         raise ValueError(f"{name!r} ({kind}) is not run by the network in evaluation")
@@ -390,18 +417,45 @@ def _place(model: nn.Module, trace: _Trace, larger: _Trace | None, name: str) ->
         )
     if len(shape) != 4:
         raise ValueError(f"{name!r} ({kind}) returns {list(shape)}, not one map [B, C, H, W]")
-    other = larger.shape(name) if larger is not None else None
-    channels_last = (
-        getattr(model, "output_fmt", None) == "NHWC"
-        if other is None
-        else (other[3] == shape[3] and other[1] != shape[1])
-    )
-    if channels_last:
+    for around in _around(name):
+        entered = trace.by_module.get(around)
+        if entered and len(_shape(entered[0].input) or ()) == 3:
+            raise ValueError(
+                f"{name!r} ({kind}) is in {around!r}, which works on a stream of tokens, and this "
+                "layer needs a map [B, C, H, W]: tokens have no rows and columns"
+            )
+    if _is_channels_last(model, name, shape, larger.shape(name) if larger else None):
         raise ValueError(
             f"{name!r} ({kind}) returns [B, H, W, C], channels last, and this layer needs a map "
             "[B, C, H, W]"
         )
     return Place(name, shape[1], (shape[2], shape[3]))
+
+
+def _around(name: str) -> Iterator[str]:
+    """Yield the names of the modules around one, the nearest first, the network left out."""
+    while name := _parent(name):
+        yield name
+
+
+def _is_channels_last(
+    model: nn.Module, name: str, shape: tuple[int, ...], larger: tuple[int, ...] | None
+) -> bool:
+    """Tell whether a module's output of four axes is [B, H, W, C].
+
+    Args:
+        model: the network.
+        name: of the module.
+        shape: of its output.
+        larger: the same at another size of picture; None where the network takes one size only.
+    """
+    if larger is not None:
+        return larger[3] == shape[3] and larger[1] != shape[1]
+    module = model.get_submodule(name)
+    if isinstance(module, nn.LayerNorm | nn.Linear):  # they work on the last axis
+        width = module.weight.shape[0]
+        return shape[3] == width != shape[1]
+    return getattr(model, "output_fmt", None) == "NHWC"
 
 
 def _shape(output: Any) -> tuple[int, ...] | None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from foveal.models.counting import Counts
-from foveal.surgery.inserted import Inserted, attach
+from foveal.surgery.inserted import Inserted, attach, bypassing
 from foveal.surgery.places import Place
 
 _ROUNDS = 15
@@ -48,6 +48,8 @@ class InsertionReport:
         after: the same with the inserted layers.
     """
 
+    after: Counts
+
     def __init__(
         self,
         model: nn.Module,
@@ -66,46 +68,48 @@ class InsertionReport:
         self.places, self.layers = places, layers
         self.before = self.after = before
         self._model = model
-        self._detach: list[Callable[[], None]] = []
-        self.attach()
+        self._takers_out: list[Callable[[], None]] = []
 
-    def attach(self) -> None:
-        """Put the layers in; nothing happens where they are in."""
-        if not self._detach:
-            for place, inserted in zip(self.places, self.layers, strict=True):
-                self._detach.append(attach(self._model, place.name, inserted))
+    def apply(self) -> None:
+        """Put the layers in.
+
+        Raises:
+            ValueError: a place where none can be; some may be in already.
+        """
+        for place, inserted in zip(self.places, self.layers, strict=True):
+            self._takers_out.append(attach(self._model, place.name, inserted))
 
     def undo(self) -> None:
         """Take the layers out: the network is what it was; nothing happens a second time."""
-        while self._detach:
-            self._detach.pop()()
+        while self._takers_out:
+            self._takers_out.pop()()
 
     @cached_property
     def latency(self) -> Latency | None:
-        """Time for one picture without and with the layers; None on the meta device.
+        """Time for one picture without and with the layers.
 
-        Measured at the first look, which takes about a second, on the network's device and in its
-        type; its mode is left as it was.
+        None on the meta device and after :meth:`undo`. Measured at the first look, which takes
+        about a second, on the network's device and in its type, without compilation; the network
+        and all random numbers are left as they were.
         """
         weight = next(self._model.parameters(), torch.empty(0))
-        if weight.is_meta:
+        if weight.is_meta or not self._takers_out:
             return None
-        x = torch.randn(1, *self.input_size, device=weight.device, dtype=weight.dtype)
-        is_in = bool(self._detach)
-        times: dict[bool, list[float]] = {False: [], True: []}
-        with _evaluating(self._model), torch.no_grad():
+        x = torch.zeros(1, *self.input_size, device=weight.device, dtype=weight.dtype)
+        before: list[float] = []
+        after: list[float] = []
+        eager = torch.compiler.set_stance("force_eager")  # bypassing is not for a compiled graph
+        with _evaluating(self._model), torch.no_grad(), eager:
             for _ in range(_ROUNDS + 1):
-                for inserted in times:
-                    self.attach() if inserted else self.undo()
-                    times[inserted].append(_milliseconds(self._model, x))
-        self.attach() if is_in else self.undo()
+                with bypassing(self.layers):
+                    before.append(_milliseconds(self._model, x))
+                after.append(_milliseconds(self._model, x))
         device = str(weight.device)
         if weight.device.type == "cpu":
             threads = torch.get_num_threads()
             device = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
         # The first round warms up.
-        before, after = (statistics.median(times[inserted][1:]) for inserted in times)
-        return Latency(before, after, device)
+        return Latency(statistics.median(before[1:]), statistics.median(after[1:]), device)
 
     def __str__(self) -> str:
         """Return the table: a line for each place, then the costs before and after."""

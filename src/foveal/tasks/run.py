@@ -16,7 +16,7 @@ from torch import nn
 from foveal.config import TrainConfig, from_dict, task_of, to_dict
 from foveal.data.transforms import Preprocess
 from foveal.files import replacing
-from foveal.models import create_model
+from foveal.models import check_input_size, create_model
 from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
 from foveal.names import nearest
 from foveal.surgery import holds_inserted, insert
@@ -189,14 +189,7 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
     Raises:
         ValueError: ``model_args`` holds what the run decides, or channels that no picture has.
     """
-    for key in ("name", "pretrained", "num_classes", "checkpoint_path", "features_only"):
-        if key in config.model_args:
-            raise ValueError(f"model_args.{key} cannot be given: the data and the task decide it")
-    if config.model_args.get("in_chans", 3) not in (1, 3):
-        raise ValueError(
-            "model_args.in_chans must be 1 (grey) or 3 (RGB), "
-            f"not {config.model_args['in_chans']!r}"
-        )
+    check_model_args(config)
     checkpoint = find_state_dict(read_checkpoint(config.checkpoint)) if config.checkpoint else None
     model = create_model(
         config.model,
@@ -209,18 +202,37 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
     loads_last = checkpoint is not None and any(map(holds_inserted, checkpoint))
     if checkpoint is not None and not loads_last:
         load_weights(model, checkpoint, source)
+    size = _input_size(config)
+    if config.insert and size is not None:
+        check_input_size(model, size[-1], size[0])  # it says which size would do
     for insertion in config.insert:
         insert(
             model,
             insertion.layer,
             where=insertion.where,
             identity=insertion.identity,
-            input_size=_input_size(config),
+            input_size=size,
             **insertion.layer_args,
         )
     if checkpoint is not None and loads_last:
         load_weights(model, checkpoint, source)
     return model
+
+
+def check_model_args(config: TrainConfig) -> None:
+    """Do nothing if ``model_args`` holds only what a run may choose.
+
+    Raises:
+        ValueError: it holds what the data and the task decide, or channels that no picture has.
+    """
+    for key in ("name", "pretrained", "num_classes", "checkpoint_path", "features_only"):
+        if key in config.model_args:
+            raise ValueError(f"model_args.{key} cannot be given: the data and the task decide it")
+    if config.model_args.get("in_chans", 3) not in (1, 3):
+        raise ValueError(
+            "model_args.in_chans must be 1 (grey) or 3 (RGB), "
+            f"not {config.model_args['in_chans']!r}"
+        )
 
 
 def _input_size(config: TrainConfig) -> tuple[int, int, int] | None:
