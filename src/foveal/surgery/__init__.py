@@ -49,7 +49,8 @@ def insert(
         layer: a shape-preserving layer of :func:`foveal.layers.create_layer`.
         where: after which modules. A rule: ``blocks`` (every residual block's output), ``stages``
             (the last block of each stage) or ``expand`` (in each block after its widest
-            convolution with norm and activation, before the projection). Or a pattern over
+            convolution with norm and activation; in an inverted residual that is before the
+            projection). Or a pattern over
             ``model.named_modules()`` in which ``*`` does not cross a dot: ``layer[34].*`` are the
             blocks of two stages of a ResNet. Or a function (name, module) -> bool. Layers that
             were inserted before are looked through.
