@@ -251,7 +251,7 @@ def test_weights_that_count_no_batches_load(state, caplog):
     assert network.bn1.num_batches_tracked == 0
     assert caplog.messages == ["the checkpoint counts no batches: all num_batches_tracked are 0"]
     one_less = {k: v for k, v in state.items() if k != "features.0.1.num_batches_tracked"}
-    with pytest.raises(ValueError, match=r"missing: features\.0\.1\..num_batches_tracked$"):
+    with pytest.raises(ValueError, match=r"missing: features\.0\.1\.num_batches_tracked$"):
         official.load_official(one_less)
 
 
