@@ -31,7 +31,7 @@ from foveal.models.attention_mobilenetv2 import init_weights
 from foveal.models.levels import check_out_indices
 from foveal.models.options import attention_slot, check_width, feature_mode
 from foveal.models.stem import build_with_stem
-from foveal.models.trunk import names_own_weights, trunk_weights
+from foveal.models.trunk import trunk_weights
 
 timm: Any = timm_layers  # annotated too sparsely for the type checker
 
@@ -463,8 +463,6 @@ def mobilenext(
     )
     if make is None and "attention_position" in kw:
         raise TypeError("attention_position is for an attention layer, and none is given")
-    if pretrained and stages < len(ROWS) and not names_own_weights(kw):
-        raise ValueError(f"the pretrained weights are for all {len(ROWS)} stages, not {stages}")
     stem_channels, table = block_table(width, stages)
     levels = 2 + sum(stage[0].stride > 1 for stage in table[1:])
     check_out_indices(kw.get("out_indices"), levels)
