@@ -100,7 +100,8 @@ class ModuleAdapter:
 
     Attributes:
         build: (arguments, stored weights) -> (module with the weights, authors' module names ->
-            foveal's).
+            foveal's where they differ). Training scripts save every key under ``module.``; what
+            ``build`` gets has no such prefix.
         tolerance: of the class.
         multiplier: name of the tensor m; stored gradients are those of sum(y * m).
         input_gradient: name of the gradient of x.
@@ -114,16 +115,19 @@ class ModuleAdapter:
     buffers: str = "state_after_train/"
 
     def __call__(self, fixture: Fixture) -> Iterator[Comparison]:
-        module, modules = self.build(fixture.args, fixture.under("state/"))
+        stored = fixture.under("state/")
+        plain = find_state_dict(stored)
+        module, modules = self.build(fixture.args, plain)
         with torch.no_grad():
             y = module.eval()(fixture.take("input/x"))
         yield compare("output/y", y, fixture.take("output/y"), self.tolerance.output)
 
         if self.multiplier in fixture.tensors:  # without it the file stores no training pass
-            yield from self._training(fixture, without_dropout(module).train(), modules)
+            prefix = next(iter(stored)).removesuffix(next(iter(plain)))
+            yield from self._training(fixture, without_dropout(module).train(), modules, prefix)
 
     def _training(
-        self, fixture: Fixture, module: nn.Module, modules: Mapping[str, str]
+        self, fixture: Fixture, module: nn.Module, modules: Mapping[str, str], prefix: str
     ) -> Iterator[Comparison]:
         x = fixture.take("input/x").requires_grad_()
         y = module(x)
@@ -136,14 +140,15 @@ class ModuleAdapter:
             gradients[f"grad/{key}"] = parameter.grad
         pairs = []
         for name in [name for name in fixture.tensors if name.startswith("grad/")]:
-            ours = f"grad/{rename(name.removeprefix('grad/'), modules)}"
+            key = name.removeprefix("grad/").removeprefix(prefix)
+            ours = f"grad/{rename(key, modules)}"
             found = gradients.get(name if name == self.input_gradient else ours)
             pairs.append((name, found, fixture.take(name)))
         yield from compare_gradients(pairs, self.tolerance)
 
         state = module.state_dict()
         for key, stored in fixture.under(self.buffers).items():
-            found = state.get(rename(key, modules))
+            found = state.get(rename(key.removeprefix(prefix), modules))
             yield compare(f"{self.buffers}{key}", found, stored, self.tolerance.buffers)
 
 
@@ -212,7 +217,7 @@ def _coordinate_layer(
     # The network file's copy calls the reduction `groups`; nothing is grouped.
     layer = CoordinateAttention(args["inp"], args.get("reduction", args.get("groups", 32)))
     modules = official_coordinate.layer_modules(state)
-    load_renamed(layer, state, modules)
+    load_renamed(layer, state, modules, "CoordAtt")
     return layer, modules
 
 
@@ -233,33 +238,33 @@ def _triplet(
     args: dict[str, Any], state: dict[str, torch.Tensor]
 ) -> tuple[nn.Module, Mapping[str, str]]:
     """Build any class of the triplet repository: all but a block's stride is in its weights."""
-    plain = find_state_dict(state)  # the training script saves every key under `module.`
     hints = {"stride": args["stride"]} if "stride" in args else {}
-    if official_triplet.recognise(plain):
+    renamed: Mapping[str, str] = {}
+    if official_triplet.recognise(state):
         module = load_official(state, **hints)
-        renamed = official_triplet.modules(plain)
-    else:  # the authors' baseline, which load_official takes for nobody's
-        renamed = {}
-        network = "fc.weight" in plain
-        build = official_triplet.resnet if network else official_triplet.resnet_block
-        module = build(plain) if network else build(plain, args.get("stride", 1))
+        renamed = official_triplet.modules(state)
+    elif "fc.weight" in state:  # the authors' baseline: any ResNet has these keys
+        module = official_triplet.resnet(state)
+    else:
+        module = official_triplet.resnet_block(state, args.get("stride", 1))
     _check_triplet_arguments(args, module)
-    prefix = "" if plain.keys() == state.keys() else "module."
-    names = {name: name for name, _ in module.named_modules()} | dict(renamed)
-    return module, {f"{prefix}{old}": new for old, new in names.items()}
+    return module, renamed
 
 
 def _check_triplet_arguments(args: dict[str, Any], module: nn.Module) -> None:
-    """Compare what was read from the weights with the arguments of the authors' class."""
+    """Compare what was read from the weights with the arguments that are given."""
     layers = [m for m in module.modules() if isinstance(m, TripletAttention)]
     for key, attentive in (("use_triplet_attention", True), ("att_type", "TripletAttention")):
         if key in args and (args[key] == attentive) != bool(layers):
             raise ValueError(f"the weights do not follow {key}")
     for layer in layers:
-        if layer.cw.get_submodule("conv.conv").kernel_size[0] != args.get("kernel_size", 7):
-            raise ValueError("the weights do not follow kernel_size")
-        if (layer.hw is None) != args.get("no_spatial", False):
-            raise ValueError("the weights do not follow no_spatial")
+        read = {
+            "kernel_size": layer.cw.get_submodule("conv.conv").kernel_size[0],
+            "no_spatial": layer.hw is None,
+        }
+        for key, value in read.items():
+            if args.get(key, value) != value:
+                raise ValueError(f"the weights do not follow {key}")
 
 
 def _sandglass_block(
@@ -268,12 +273,9 @@ def _sandglass_block(
     """Build what the authors' block is for its arguments, which is not always what they ask for."""
     stride, ratio, keep = args["stride"], args["expand_ratio"], args.get("keep_3x3", False)
     full = ratio != 2 and (args["inp"] == args["oup"] or keep)  # ignores its stride
-    block = load_official(
-        state,
-        stride=1 if full else stride,
-        shortcut=full and not keep,
-        identity_div=args.get("identity_div", 1),
-    )
+    adds = full and not keep
+    hints = {"identity_div": args["identity_div"]} if adds and "identity_div" in args else {}
+    block = load_official(state, stride=1 if full else stride, shortcut=adds, **hints)
     if (block.in_channels, block.out_channels) != (args["inp"], args["oup"]):
         raise ValueError("the channels are not those of the arguments")
     # Ours of the same arguments has the same middle.
@@ -291,13 +293,16 @@ def _mobilenext(
     args: dict[str, Any], state: dict[str, torch.Tensor]
 ) -> tuple[nn.Module, Mapping[str, str]]:
     network = load_official(state, identity_div=args.get("identity_div", 1))
-    width, num_classes = args.get("width_mult", 1.0), args.get("num_classes", 1000)
-    with torch.device("meta"):
-        ours = create_model("mobilenext", width=width, num_classes=num_classes).state_dict()
-    if {k: v.shape for k, v in ours.items()} != {
-        k: v.shape for k, v in network.state_dict().items()
-    }:
-        raise ValueError("the shapes are not those of the network of this width")
+    if args.get("num_classes", network.num_classes) != network.num_classes:
+        raise ValueError("the weights do not follow num_classes")
+    if "width_mult" in args:
+        sizes = {"num_classes": network.num_classes, "in_chans": network.in_chans}
+        with torch.device("meta"):
+            ours = create_model("mobilenext", width=args["width_mult"], **sizes).state_dict()
+        if {k: v.shape for k, v in ours.items()} != {
+            k: v.shape for k, v in network.state_dict().items()
+        }:
+            raise ValueError("the weights do not follow width_mult")
     return network, official_mobilenext.network_modules(state)
 
 

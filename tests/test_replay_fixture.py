@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 FOLDER = Path(__file__).parent / "fixtures"
 FIXTURES = sorted(FOLDER.rglob("*.safetensors"))
 BLOCK = FOLDER / "coordinate_attention" / "mbv2_block_s1.safetensors"
+SANDGLASS = FOLDER / "mobilenext" / "sgblock_identity.safetensors"
+TWO_GATES = FOLDER / "triplet_attention" / "triplet_root_no_spatial.safetensors"
 RESNET_BLOCK = FOLDER / "triplet_attention" / "resnet_bottleneck_down.safetensors"
 
 
@@ -103,26 +105,41 @@ def test_what_cannot_be_replayed_fails_and_says_why(changed, capsys, kw, message
     assert message in capsys.readouterr().out
 
 
-def rewritten(path, folder, rename=lambda name: name, **args):
+def rewritten(path, folder, rename=lambda name: name, drop=(), **args):
     """Return the path of a copy of a fixture with other names of tensors and other arguments."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         tensors = {rename(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    metadata["args"] = json.dumps({**json.loads(metadata["args"]), **args})
+    kept = {k: v for k, v in json.loads(metadata["args"]).items() if k not in drop}
+    metadata["args"] = json.dumps({**kept, **args})
     save_file(tensors, folder / path.name, metadata)
     return folder / path.name
 
 
-def test_keys_under_the_prefix_of_a_training_script_replay(tmp_path):
+@pytest.mark.parametrize(
+    ("path", "compared"),
+    [
+        (RESNET_BLOCK, ("grad/module.conv1.weight", "state_after_train/module.bn3.running_var")),
+        (BLOCK, ("grad/module.conv.6.conv2.bias", "state_after_train/module.conv.8.running_var")),
+        (SANDGLASS, ("grad/module.conv.3.weight", "buffer_train/module.conv.4.running_var")),
+    ],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)
+def test_keys_under_the_prefix_of_a_training_script_replay(tmp_path, path, compared):
     def rename(name):
         part, _, key = name.partition("/")
-        kept = part in ("input", "output", "output_train") or name == "grad/input/x"
+        kept = part in ("input", "output", "output_train") or name in ("grad/input/x", "grad/x")
         return name if kept else f"{part}/module.{key}"
 
-    comparisons = replay_fixture.replay(rewritten(RESNET_BLOCK, tmp_path, rename))
+    comparisons = replay_fixture.replay(rewritten(path, tmp_path, rename))
     assert all(c.passed for c in comparisons)
-    names = {c.tensor for c in comparisons}
-    assert {"grad/module.conv1.weight", "state_after_train/module.bn3.running_var"} <= names
+    assert set(compared) <= {c.tensor for c in comparisons}
+
+
+def test_arguments_that_are_not_given_are_not_compared(tmp_path):
+    """The file says that the layer has two gates; without the argument its weights still do."""
+    path = rewritten(TWO_GATES, tmp_path, drop=("no_spatial", "kernel_size"))
+    assert all(c.passed for c in replay_fixture.replay(path))
 
 
 @pytest.mark.parametrize(

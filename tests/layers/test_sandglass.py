@@ -246,6 +246,21 @@ def test_what_cannot_be_is_refused_in_one_sentence(args, kw, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("kw", "message"),
+    [
+        ({"reduction": 2.5}, "reduction must be a whole number, not 2.5"),
+        ({"reduction": True}, "reduction must be a whole number, not True"),
+        ({"stride": "2"}, "stride must be a whole number, not '2'"),
+        ({"identity_fraction": "1/2"}, "identity_fraction must be a number, not '1/2'"),
+        ({"identity_fraction": True}, "identity_fraction must be a number, not True"),
+    ],
+)
+def test_values_of_other_types_are_refused_in_one_sentence(kw, message):
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        SandglassBlock(8, 8, **kw)
+
+
 # What the contract tests ask of shape-preserving layers.
 
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -200,6 +202,13 @@ def test_the_order_of_channels_matters():
     x = torch.randn(1, 6, 5, 5)
     order = [1, 0, 2, 3, 4, 5]
     assert (layer(x[:, order]) - layer(x)[:, order]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kernel_size", [True, 7.0, "7", None, (7, 7)])
+def test_a_kernel_that_is_no_whole_number_is_refused(kernel_size):
+    message = re.escape(f"kernel_size must be a whole number, not {kernel_size!r}")
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        TripletAttention(kernel_size)
 
 
 @pytest.mark.parametrize("kernel_size", [0, 4, -3])

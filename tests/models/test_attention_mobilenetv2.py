@@ -216,6 +216,18 @@ def test_pretrained_adapts_grey_pictures(plain_file):
         (lambda s: s.pop("blocks.2.1.conv_dw.weight"), "missing: blocks.2.1.conv_dw.weight"),
         (lambda s: s.update(extra=torch.zeros(1)), "unexpected: extra"),
         (lambda s: s.update({"bn1.weight": torch.zeros(3)}), r"bn1.weight \[3\] where .* \[16\]"),
+        (
+            lambda s: s.update({"conv_stem.weight": torch.zeros(16, 3, 5, 5)}),
+            r"shapes: conv_stem.weight \[16, 3, 5, 5\] where .* \[16, 3, 3, 3\]$",
+        ),
+        (
+            lambda s: s.update({"classifier.weight": torch.zeros(1000, 9)}),
+            r"shapes: classifier.weight \[1000, 9\] where .* \[1000, 1280\]$",
+        ),
+        (
+            lambda s: s.update({"blocks.1.0.se.fc1.bias": torch.zeros(4)}),
+            r"(missing|unexpected): blocks\.1\.0\.se\.",
+        ),
     ],
 )
 def test_pretrained_weights_that_do_not_fit_the_trunk_are_refused(plain_file, change, message):
@@ -225,6 +237,31 @@ def test_pretrained_weights_that_do_not_fit_the_trunk_are_refused(plain_file, ch
         create_model(
             "mobilenetv2_050_se", pretrained=True, pretrained_cfg_overlay={"state_dict": state}
         )
+
+
+def test_an_attention_layer_is_given_whole_or_not_at_all():
+    given = create_model("mobilenetv2_050_coordinate").state_dict()
+    layer = "blocks.1.0.se."
+
+    def load(state):
+        overlay = {"state_dict": state}
+        return create_model("mobilenetv2_050_coordinate", True, pretrained_cfg_overlay=overlay)
+
+    without = {key: value for key, value in given.items() if not key.startswith(layer)}
+    ours = load(dict(without)).state_dict()
+    assert all(torch.equal(ours[key], value) for key, value in without.items())
+    begun = {key: value for key, value in given.items() if key != f"{layer}conv_h.bias"}
+    with pytest.raises(ValueError, match=r"missing: blocks\.1\.0\.se\.conv_h\.bias$"):
+        load(begun)
+
+
+def test_weights_of_ones_own_sandglass_network_load():
+    kw = {"width": 0.25, "block": "sandglass", "num_classes": 4}
+    state = create_model("mobilenetv2", **kw).state_dict()
+    overlay = {"state_dict": dict(state), "num_classes": 4}
+    net = create_model("mobilenetv2", True, attention="se", pretrained_cfg_overlay=overlay, **kw)
+    ours = net.state_dict()
+    assert all(torch.equal(ours[key], value) for key, value in state.items())
 
 
 def test_published_weights_are_timms_where_it_has_them():
@@ -307,7 +344,8 @@ def test_weights_are_found_by_the_width():
     [
         ({"block": "sandglas"}, ValueError, "unknown block 'sandglas': did you mean 'sandglass'?"),
         ({"attention": "tripplet"}, ValueError, "unknown layer 'tripplet': did you mean 'triplet'"),
-        ({"width": 0}, ValueError, "width must be more than 0, not 0"),
+        ({"width": 0}, ValueError, "width must be more than 0 and finite, not 0"),
+        ({"width": math.inf}, ValueError, "width must be more than 0 and finite, not inf"),
         ({"reduction": 8}, TypeError, "reduction is for an attention layer, and none is given"),
         ({"widht": 1}, TypeError, "unknown mobilenetv2 argument 'widht': did you mean 'width'?"),
         (

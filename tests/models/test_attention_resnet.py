@@ -155,6 +155,12 @@ def test_impossible_arguments_are_refused(kw, message):
         create_model("resnet18_triplet", **kw)
 
 
+@pytest.mark.parametrize("argument", ["block", "layers", "block_args"])
+def test_what_the_name_stands_for_is_no_argument(argument):
+    with pytest.raises(TypeError, match=f"^{argument} is fixed by the name 'resnet18_triplet'$"):
+        create_model("resnet18_triplet", **{argument: (1, 1, 1, 1)})
+
+
 def test_an_unknown_argument_gets_the_nearest_one():
     with pytest.raises(TypeError, match="argument 'kernel_siz': did you mean 'kernel_size'"):
         create_model("resnet18_triplet", kernel_siz=3)
@@ -237,6 +243,25 @@ def test_pretrained_fills_the_trunk_and_says_what_is_new(plain_file, caplog, kw)
     message = " ".join(record.getMessage() for record in caplog.records)
     assert "144 tensors of 8 attention layers are new" in message  # 18 in each layer
     assert "layer1.0.se" in message
+
+
+def test_weights_of_ones_own_network_with_the_small_stem_load(plain_file):
+    kw = {"stem_stride": 1, "num_classes": 4}
+    state = create_model("resnet18_coordinate", **kw).state_dict()
+    state = {key: value for key, value in state.items() if ".se." not in key}
+    overlay = {"state_dict": dict(state), "num_classes": 4}
+    net = create_model("resnet18_triplet", True, pretrained_cfg_overlay=overlay, **kw)
+    ours = net.state_dict()
+    assert all(torch.equal(ours[key], value) for key, value in state.items())
+    with pytest.raises(ValueError, match=r"shapes: conv1\.weight \[64, 3, 7, 7\] where .* 3, 3\]$"):
+        create_model(
+            "resnet18_triplet",
+            True,
+            stem_stride=1,
+            pretrained_cfg_overlay={"file": str(plain_file)},
+        )
+    with pytest.raises(ValueError, match="for the 7x7 stem: leave stem_stride=1 out"):
+        create_model("resnet18_triplet.trunk_a1_in1k", True, stem_stride=1)
 
 
 def test_published_weights_are_timms():

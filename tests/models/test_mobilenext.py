@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from foveal.layers import CoordinateAttention, SandglassBlock, SqueezeExcite
+from foveal.layers import CoordinateAttention, SandglassBlock, SqueezeExcite, TripletAttention
 from foveal.models import count, create_model, list_models
 from foveal.models.mobilenext import block_table
 
@@ -331,8 +331,8 @@ def test_timms_optimiser_groups_find_every_parameter():
 @pytest.mark.parametrize(
     ("name", "kw", "message"),
     [
-        ("mobilenext", {"width": 0}, "width must be more than 0, not 0"),
-        ("mobilenext", {"width": float("nan")}, "width must be more than 0, not nan"),
+        ("mobilenext", {"width": 0}, "width must be more than 0 and finite, not 0"),
+        ("mobilenext", {"width": float("nan")}, "width must be more than 0 and finite, not nan"),
         ("mobilenext_100", {"stages": 9}, "stages must lie between 1 and 8, not 9"),
         ("mobilenext_100", {"stem_stride": 3}, "stem_stride must be 1 or 2, not 3"),
         ("mobilenext_100", {"output_stride": 12}, "output_stride must be 2, 4, 8, 16 or 32"),
@@ -346,11 +346,8 @@ def test_timms_optimiser_groups_find_every_parameter():
         ("mobilenext_100", {"features_only": True, "out_indices": (0, 5)}, "out_indices must be"),
         ("mobilenext_100", {"pretrained": True}, "no published weights for 'mobilenext_100'"),
         ("mobilenext_100_se", {"pretrained": True}, "no published weights"),
-        (
-            "mobilenext_100",
-            {"stages": 3, "pretrained": True, "pretrained_cfg_overlay": {"state_dict": {}}},
-            "weights are for all 8 stages, not 3",
-        ),
+        ("mobilenext", {"width": math.inf}, "width must be more than 0 and finite, not inf"),
+        ("mobilenext", {"attention": "triplet", "kernel_size": 4}, "kernel_size must be odd"),
     ],
 )
 def test_impossible_values_are_refused(name, kw, message):
@@ -362,6 +359,9 @@ def test_impossible_values_are_refused(name, kw, message):
     ("kw", "message"),
     [
         ({"reduction": 8}, "reduction is for an attention layer, and none is given"),
+        ({"spatial": False}, "spatial is for an attention layer, and none is given"),
+        ({"width": 0.5}, "^width is fixed by the name 'mobilenext_100'$"),
+        ({"tabl": 1}, "unknown mobilenext_100 argument 'tabl': it must be one of pretr"),
         ({"attention_position": "first"}, "attention_position is for an attention layer"),
         ({"identity": 0.5}, "unknown mobilenext_100 argument 'identity': did you mean 'identity_f"),
     ],
@@ -400,6 +400,29 @@ def test_weights_of_a_plain_network_fill_the_trunk(plain, caplog, name, kw):
             loaded += 1
     assert loaded > 20
     assert ("attention layers are new" in caplog.text) == name.endswith("coordinate")
+
+
+def test_triplet_attention_has_its_arguments():
+    net = meta("mobilenext", width=0.35, attention="triplet", kernel_size=3, spatial=False)
+    layers = [m for m in net.modules() if isinstance(m, TripletAttention)]
+    assert len(layers) == 18
+    assert all(sum(p.numel() for p in m.parameters()) == 2 * (2 * 9 + 2) for m in layers)
+
+
+@pytest.mark.parametrize("width", ["1", True])
+def test_a_width_that_is_no_number_is_refused(width):
+    for name in ("mobilenext", "mobilenetv2"):
+        with pytest.raises(TypeError, match=f"^width must be a number, not {width!r}$"):
+            meta(name, width=width)
+
+
+def test_weights_of_ones_own_network_of_fewer_stages_load():
+    kw = {"stages": 5, "num_classes": 4}
+    state = create_model("mobilenext_035", **kw).state_dict()
+    overlay = {"state_dict": dict(state), "num_classes": 4}
+    net = create_model("mobilenext_035_se", True, pretrained_cfg_overlay=overlay, **kw)
+    ours = net.state_dict()
+    assert all(torch.equal(ours[key], value) for key, value in state.items())
 
 
 def test_weights_that_do_not_fit_the_trunk_are_refused(plain):

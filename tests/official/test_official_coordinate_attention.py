@@ -199,6 +199,34 @@ def test_unexpected_keys_and_shapes_are_named(state):
         official.load_official({**state, "features.4.conv.4.bias": torch.zeros(5)})
 
 
+@pytest.mark.parametrize("shape", [(5,), (0, 8, 1, 1), ()])
+def test_tensors_of_other_dimensions_are_named(state, shape):
+    given = {
+        "features.2.conv.0.weight": state,
+        "conv.0.weight": Block(8, 8, 1, 6).state_dict(),
+        "conv1.weight": Attention(8).state_dict(),
+    }
+    for key, weights in given.items():
+        with pytest.raises(ValueError, match=rf"shapes: {key} .* where the network has 4 dimens"):
+            official.load_official({**weights, key: torch.zeros(shape)})
+
+
+def test_the_network_is_called_by_its_name(state):
+    with pytest.raises(ValueError, match="do not fit MobileNetV2 with coordinate attention: un"):
+        official.load_official({**state, "other": torch.zeros(1)})
+
+
+def test_weights_that_count_no_batches_load(state, caplog):
+    for weights in (state, Block(8, 8, 1, 6).state_dict(), Attention(8).state_dict()):
+        old = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
+        caplog.clear()
+        network = official.load_official(old)
+        assert caplog.messages == [
+            "the checkpoint counts no batches: all num_batches_tracked are 0"
+        ]
+        assert len(network.state_dict()) == len(weights)
+
+
 def test_bottlenecks_that_follow_no_reduction_are_refused():
     layer = Attention(64, reduction=4)  # 64 // r is 12 or 10, never 11
     layer.conv1, layer.bn1 = nn.Conv2d(64, 11, 1), nn.BatchNorm2d(11)

@@ -11,6 +11,7 @@ import re
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from foveal import official
@@ -227,6 +228,33 @@ def test_unexpected_keys_shapes_and_layouts_are_named(state):
         official.load_official({**state, **extra})
 
 
+def test_keys_too_many_do_not_hide_the_source(state):
+    for key in ("other.weight", "stray", "features.3.conv.7.weight", "features.4.conv.2.0.bias"):
+        with pytest.raises(ValueError, match=f"fit MobileNeXt: unexpected: {re.escape(key)}$"):
+            official.load_official({**state, key: torch.zeros(1)})
+
+
+@pytest.mark.parametrize("shape", [(5,), (0, 16, 1, 1), (2, 3, 4, 5, 6)])
+def test_tensors_of_other_dimensions_are_named(state, shape):
+    for given in (state, Block(12, 12, 1, 6).state_dict()):
+        key = next(k for k in given if k.endswith("conv.3.weight"))
+        with pytest.raises(
+            ValueError,
+            match=rf"shapes: {key} {re.escape(str(list(shape)))} where the network has 4 dim",
+        ):
+            official.load_official({**given, key: torch.zeros(shape)})
+
+
+def test_weights_that_count_no_batches_load(state, caplog):
+    old = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    network = official.load_official(old)
+    assert network.bn1.num_batches_tracked == 0
+    assert caplog.messages == ["the checkpoint counts no batches: all num_batches_tracked are 0"]
+    one_less = {k: v for k, v in state.items() if k != "features.0.1.num_batches_tracked"}
+    with pytest.raises(ValueError, match=r"missing: features\.0\.1\.num_batches_tracked$"):
+        official.load_official(one_less)
+
+
 def test_hints_are_checked(state):
     full, downsample = Block(12, 12, 1, 6).state_dict(), Block(12, 20, 2, 6).state_dict()
     transition = Block(12, 20, 1, 6).state_dict()
@@ -237,11 +265,16 @@ def test_hints_are_checked(state):
         (full, {"stride": 2, "shortcut": True}, "shortcut needs two depthwise convolutions, str"),
         (downsample, {"shortcut": True}, "the hint shortcut needs"),
         (full, {"identity_div": 0}, "the hint identity_div must be at least 1, not 0"),
+        (downsample, {"identity_div": 2}, "identity_div is for a shortcut, which this block does"),
+        (full, {"identity_div": 2, "shortcut": False}, "identity_div is for a shortcut"),
         (state, {"stride": 2}, "the hint stride is only for a block alone"),
         (state, {"shortcut": False}, "the hint shortcut is only for a block alone"),
     ]:
         with pytest.raises(ValueError, match=message):
             official.load_official(given, **hints)
+    for given in (2.0, True, "2", None):
+        with pytest.raises(TypeError, match=f"identity_div must be a whole number, not {given!r}"):
+            official.load_official(full, identity_div=given)
     with pytest.raises(TypeError, match="unknown hint 'identity': did you mean 'identity_div'"):
         official.load_official(state, identity=2)
 
@@ -300,3 +333,16 @@ def test_other_networks_are_no_official_ones():
         assert not mobilenext.recognise(other)
         with pytest.raises(ValueError, match="of no source known here; known are"):
             official.load_official(other)
+
+
+def test_mobilenets_of_nested_sequences_are_not_taken_for_it():
+    """torchvision's, and the plain network and block of the authors of triplet attention."""
+    with torch.device("meta"):
+        theirs = torchvision.models.mobilenet_v2()
+    block = {f"conv.{k}": v for k, v in theirs.features[2].conv.state_dict().items()}
+    triplet = {f"features.{i}.conv.{p}.weight": torch.zeros(1) for i in range(1, 18) for p in "23"}
+    triplet |= {
+        f"features.{i}.conv.{p}.0.weight": torch.zeros(1) for i in range(1, 18) for p in "01"
+    }
+    for state in (theirs.state_dict(), block, triplet):
+        assert not mobilenext.recognise(state)

@@ -328,6 +328,45 @@ def test_unexpected_keys_and_shapes_are_named(states):
         official.load_official({**state, key: torch.zeros(1, 2, 3, 3)})
 
 
+@pytest.mark.parametrize("shape", [(5,), (0, 2, 7, 7), ()])
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("resnet", "layer1.0.triplet_attention.ChannelGateH.spatial.conv.weight"),
+        ("resnet", "layer3.0.conv2.weight"),
+        ("bottlenecks", "conv1.weight"),
+        ("mobilenetv2", "features.5.conv.2.weight"),
+        ("layer", "ChannelGateH.spatial.conv.weight"),
+        ("basic block", "conv1.weight"),
+        ("inverted residual", "conv.0.0.weight"),
+    ],
+)
+def test_tensors_of_other_dimensions_are_named(states, kind, key, shape):
+    with pytest.raises(ValueError, match=rf"shapes: {key} .* where the network has 4 dimensions"):
+        official.load_official({**states[kind], key: torch.zeros(shape)})
+
+
+def test_networks_are_called_by_their_names(states):
+    for kind, name in [
+        ("resnet", "ResNet with triplet attention"),
+        ("mobilenetv2", "MobileNetV2 with triplet attention"),
+        ("layer", "triplet attention"),
+    ]:
+        with pytest.raises(ValueError, match=f"do not fit {name}: unexpected: other$"):
+            official.load_official({**states[kind], "other": torch.zeros(1)})
+
+
+def test_weights_that_count_no_batches_load(states, caplog):
+    for state in states.values():
+        old = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+        caplog.clear()
+        network = official.load_official(old)
+        assert caplog.messages == [
+            "the checkpoint counts no batches: all num_batches_tracked are 0"
+        ]
+        assert len(network.state_dict()) == len(state)
+
+
 def test_a_whole_layer_that_is_missing_is_named(states):
     layer = "layer2.0.triplet_attention."
     broken = {k: v for k, v in states["resnet"].items() if not k.startswith(layer)}

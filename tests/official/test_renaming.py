@@ -26,12 +26,12 @@ def test_loads_under_the_new_names():
         "old.1.weight": torch.full((1, 3), 2.0),
     }
     net = network()
-    check_keys(net, state, MODULES)
-    load_renamed(net, state, MODULES)
+    check_keys(net, state, MODULES, "a net")
+    load_renamed(net, state, MODULES, "a net")
     assert torch.equal(net.last.weight, state["old.1.weight"])
     state["old.0.bias"] = torch.zeros(4)
     with pytest.raises(ValueError, match=r"shapes: old.0.bias \[4\] where the network has \[3\]"):
-        load_renamed(net, state, MODULES)
+        load_renamed(net, state, MODULES, "a net")
 
 
 def test_keys_are_listed_in_the_old_names():
@@ -39,5 +39,8 @@ def test_keys_are_listed_in_the_old_names():
         ValueError, match=r"missing: old.0.bias, old.1.weight; unexpected: new.bias"
     ):
         check_keys(
-            network(), {"old.0.weight": torch.ones(3, 2), "new.bias": torch.zeros(3)}, MODULES
+            network(),
+            {"old.0.weight": torch.ones(3, 2), "new.bias": torch.zeros(3)},
+            MODULES,
+            "a net",
         )

@@ -84,7 +84,7 @@ class CoordinateAttention(nn.Module):
 def _means(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the means over the width [B, C, H, 1] and over the height [B, C, W, 1]."""
     if x.stride(1) < x.stride(3):
-        # channels_last: torch averages it many times faster in the order in which it lies.
+        # channels_last: torch averages it faster in the order in which it lies.
         last = x.permute(0, 2, 3, 1)
         rows, columns = last.mean(2, keepdim=True), last.mean(1).unsqueeze(2)
         return rows.permute(0, 3, 1, 2), columns.permute(0, 3, 1, 2)

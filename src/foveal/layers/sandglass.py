@@ -69,6 +69,8 @@ class SandglassBlock(nn.Module):
     Raises:
         ValueError: a number out of range, a stride without ``dw_after``, a shortcut between unequal
             shapes, attention after a depthwise convolution that the block does not have.
+        TypeError: channels, strides or the reduction that are no whole numbers, a fraction that is
+            no number.
 
     Example:
         >>> SandglassBlock(96, 144, stride=2, reduction=6)(torch.rand(2, 96, 9, 7)).shape
@@ -218,6 +220,8 @@ def _identity_channels(fraction: float | None, channels: int, *, shortcut: bool)
     """Return how many channels the shortcut covers, floor(channels / n) for a fraction 1 / n."""
     if fraction is None:
         return channels if shortcut else 0
+    if not isinstance(fraction, (int, float)) or isinstance(fraction, bool):
+        raise TypeError(f"identity_fraction must be a number, not {fraction!r}")
     if not 0 <= fraction <= 1:
         raise ValueError(f"identity_fraction must lie in [0, 1], not {fraction!r}")
     if fraction > 0 and not shortcut:
@@ -230,5 +234,7 @@ def _identity_channels(fraction: float | None, channels: int, *, shortcut: bool)
 
 def _at_least_1(**numbers: int) -> None:
     for name, number in numbers.items():
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError(f"{name} must be a whole number, not {number!r}")
         if number < 1:
             raise ValueError(f"{name} must be at least 1, not {number!r}")

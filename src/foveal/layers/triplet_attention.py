@@ -40,6 +40,7 @@ class TripletAttention(nn.Module):
 
     Raises:
         ValueError: ``kernel_size`` is even or less than 1.
+        TypeError: ``kernel_size`` is no whole number, or ``spatial`` neither True nor False.
 
     Example:
         >>> TripletAttention()(torch.rand(2, 16, 7, 9)).shape
@@ -55,6 +56,8 @@ class TripletAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(kernel_size, int) or isinstance(kernel_size, bool):
+            raise TypeError(f"kernel_size must be a whole number, not {kernel_size!r}")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and at least 1, not {kernel_size}")
         if not isinstance(spatial, bool):
@@ -98,7 +101,7 @@ def _z_pool(x: torch.Tensor, dim: int) -> torch.Tensor:
     """Return maximum and mean of x along ``dim``, stacked in its stead as [B, 2, ...]."""
     # Not amax: among equal values the gradient goes to one, as in the authors' code.
     if x.stride(1) < x.stride(3):
-        # channels_last: torch reduces it several times faster in the order in which it lies.
+        # channels_last: torch reduces it faster in the order in which it lies.
         last, axis = x.permute(0, 2, 3, 1), 3 if dim == 1 else dim - 1
         planes = torch.stack([last.max(axis).values, last.mean(axis)], dim=1)
         return planes if dim == 1 else planes.transpose(2, 3)

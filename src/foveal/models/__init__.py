@@ -148,6 +148,9 @@ def _create_backbone(name: str, *, pretrained: bool, **kw: Any) -> nn.Module:
     try:
         return factory(**kw)
     except TypeError as error:
+        fixed = re.search(r"multiple values for (?:keyword )?argument '(\w+)'", str(error))
+        if fixed and fixed[1] in kw:
+            raise TypeError(f"{fixed[1]} is fixed by the name {name!r}") from None
         argument = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if argument is None or argument[1] not in kw:
             raise
@@ -195,7 +198,13 @@ def _arguments(name: str) -> list[str]:
     with torch.device("meta"):
         network = timm.create_model(name)
     makers = (create_model, model_entrypoint(split_model_name_tag(name)[0]), type(network))
-    names = [p for maker in makers for p in signature(maker).parameters]
+    # What a network's class asks for, such as its table of blocks, is what its name stands for.
+    names = [
+        key
+        for maker in makers
+        for key, parameter in signature(maker).parameters.items()
+        if maker is not makers[-1] or parameter.default is not parameter.empty
+    ]
     if hasattr(network, "conv_stem"):
         names.append("stem_stride")
     return [p for p in dict.fromkeys(names) if p not in ("name", "kw", "kwargs")]

@@ -13,11 +13,11 @@ from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
 from foveal.models.efficientnet_builder import (
-    attention_slot,
     build_efficientnet,
     efficientnet,
     norm_and_activation,
 )
+from foveal.models.options import attention_slot
 from foveal.models.trunk import trunk_cfgs
 
 # timm's notation for the stages of EfficientNet-B0; "se1" marks the blocks that get the attention.
@@ -55,7 +55,7 @@ def efficientnet_b0_coordinate(
         efficientnet.decode_arch_def(_STAGES),
         attention=".se.",
         replaced=_REPLACED,
-        se_layer=attention_slot("coordinate", reduction=reduction),
+        se_layer=attention_slot("coordinate", {}, reduction=reduction),
         **norm_and_activation(kw, "swish"),
         **kw,
     )

@@ -22,12 +22,12 @@ from torch import nn
 from foveal.layers import SandglassBlock
 from foveal.models.efficientnet_builder import (
     BlockArgs,
-    attention_slot,
     build_efficientnet,
     efficientnet,
     norm_and_activation,
 )
-from foveal.models.trunk import trunk_cfgs
+from foveal.models.options import attention_slot, check_width
+from foveal.models.trunk import names_own_weights, trunk_cfgs
 from foveal.names import unknown
 
 timm: Any = timm_layers  # annotated too sparsely for the type checker
@@ -92,7 +92,8 @@ def mobilenetv2(
     MobileNeXt.
 
     Args:
-        pretrained: load timm's weights of the plain network into everything but the attention.
+        pretrained: load timm's weights of the plain network into everything but the attention;
+            ``pretrained_cfg_overlay`` names weights of your own.
         width: multiplier of the channels, rounded to multiples of 8.
         attention: name of a layer of :func:`foveal.layers.create_layer`, or None.
         block: ``inverted_residual`` or ``sandglass``.
@@ -111,20 +112,21 @@ def mobilenetv2(
     Raises:
         ValueError: an unknown block or layer, a number out of range, pretrained weights that do
             not exist or do not fit.
-        TypeError: an argument that the attention does not have, or that is for an attention where
-            there is none.
+        TypeError: a width that is no number; an argument that the attention does not have, or that
+            is for an attention where there is none.
     """
     if block not in _BLOCKS:
         raise ValueError(unknown("block", block, _BLOCKS))
-    if not width > 0:
-        raise ValueError(f"width must be more than 0, not {width!r}")
+    check_width(width)
     fewest = 2 if block == "sandglass" else 1  # the first has no block to replace
     if not fewest <= stages <= len(STAGES):
         raise ValueError(f"stages must lie between {fewest} and {len(STAGES)}, not {stages!r}")
-    make = _attention(attention, reduction=reduction, kernel_size=kernel_size, spatial=spatial)
+    make = attention_slot(
+        attention, _REDUCTIONS, reduction=reduction, kernel_size=kernel_size, spatial=spatial
+    )
     variant = _registered_name(width, attention, block)
-    if pretrained:
-        _check_pretrained(variant, block, stages, kw)
+    if pretrained and not names_own_weights(kw):
+        _check_published(variant, block, stages)
 
     channels = partial(efficientnet.round_channels, multiplier=width)
     features = kw.pop("num_features", max(1280, channels(1280)))
@@ -153,18 +155,6 @@ def mobilenetv2(
 register_model(mobilenetv2)  # not as a decorator, which would take the types away
 
 
-def _attention(name: str | None, **layer_args: Any) -> Callable[..., nn.Module] | None:
-    """Return what makes the attention; ``layer_args`` are None where the layer's own hold."""
-    given = {key: value for key, value in layer_args.items() if value is not None}
-    if name is None:
-        if given:
-            raise TypeError(f"{next(iter(given))} is for an attention layer, and none is given")
-        return None
-    if name in _REDUCTIONS:
-        given.setdefault("reduction", _REDUCTIONS[name])
-    return attention_slot(name, **given)
-
-
 def _registered_name(width: float, attention: str | None, block: str) -> str:
     """Return the name of just this network, timm's own where it is timm's, or the general one."""
     percent = round(100 * width)
@@ -173,7 +163,7 @@ def _registered_name(width: float, attention: str | None, block: str) -> str:
     return name if known else "mobilenetv2"
 
 
-def _check_pretrained(variant: str, block: str, stages: int, kw: dict[str, Any]) -> None:
+def _check_published(variant: str, block: str, stages: int) -> None:
     if block == "sandglass":
         raise ValueError(
             "there are no pretrained weights for block='sandglass': leave pretrained out, or pass "
@@ -181,9 +171,8 @@ def _check_pretrained(variant: str, block: str, stages: int, kw: dict[str, Any])
         )
     if stages < len(STAGES):
         raise ValueError(f"the pretrained weights are for all {len(STAGES)} stages, not {stages}")
-    given = kw.get("pretrained_cfg") or kw.get("pretrained_cfg_overlay")
     cfg: Any = get_pretrained_cfg(variant)
-    if not given and (variant == "mobilenetv2" or not cfg.has_weights):
+    if variant == "mobilenetv2" or not cfg.has_weights:
         raise ValueError(
             "there are no pretrained weights for a MobileNetV2 of this width and attention: leave "
             "pretrained out, or pass checkpoint_path"

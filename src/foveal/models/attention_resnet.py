@@ -19,7 +19,7 @@ from torch import nn
 
 from foveal.layers import CoordinateAttention, TripletAttention, create_layer
 from foveal.models.levels import check_out_indices
-from foveal.models.trunk import trunk_cfgs, trunk_weights
+from foveal.models.trunk import names_own_weights, trunk_cfgs, trunk_weights
 
 resnet: Any = timm_resnet  # annotated too sparsely for the type checker
 
@@ -123,7 +123,7 @@ def _create(
     """
     if stem_stride not in (1, 2):
         raise ValueError(f"stem_stride must be 1 or 2, not {stem_stride!r}")
-    if pretrained and stem_stride == 1:
+    if pretrained and stem_stride == 1 and not names_own_weights(kw):
         raise ValueError("the pretrained weights are for the 7x7 stem: leave stem_stride=1 out")
     valid = (8, 16, 32) if stem_stride == 2 else (2, 4, 8, 16, 32)
     if output_stride not in valid:
@@ -149,7 +149,7 @@ def _create(
         pretrained,
         pretrained_strict=False,  # the filter has checked: only the attention's tensors are missing
         pretrained_filter_fn=partial(
-            trunk_weights, attention=".se.", adapted=("conv1.", "fc."), head=("fc.",)
+            trunk_weights, attention=".se.", adapted={"conv1.": 1, "fc.": 0}, head=("fc.",)
         ),
         features_only=features_only,
         block=block,

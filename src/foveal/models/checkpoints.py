@@ -84,12 +84,12 @@ def find_state_dict(checkpoint: Any, *, ema: bool = True) -> dict[str, torch.Ten
         raise ValueError(f"the checkpoint must be a dict of tensors, not {type(state).__name__}")
     if not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(
-            f"the checkpoint has no weights: its entries are {_some(map(str, state)) or 'none'}, "
+            f"the checkpoint has no weights: its entries are {some(map(str, state)) or 'none'}, "
             f"and weights are looked for under {', '.join(containers)}"
         )
     foreign = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if foreign:
-        raise ValueError(f"the weights must be tensors, and {_some(map(str, foreign))} are not")
+        raise ValueError(f"the weights must be tensors, and {some(map(str, foreign))} are not")
     return _unwrap({str(key): value for key, value in state.items()})
 
 
@@ -129,7 +129,7 @@ class Misfit:
             for key, (given, needed) in self.reshaped.items()
         ]
         parts = [("missing", self.missing), ("unexpected", self.unexpected), ("shapes", shapes)]
-        return "; ".join(f"{title}: {_some(keys)}" for title, keys in parts if keys)
+        return "; ".join(f"{title}: {some(keys)}" for title, keys in parts if keys)
 
 
 def compare(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> Misfit:
@@ -183,7 +183,7 @@ def _classes(network: nn.Module, misfit: Misfit) -> tuple[int, int] | None:
     return given[0], needed[0]
 
 
-def _some(keys: Iterable[str], limit: int = 12) -> str:
+def some(keys: Iterable[str], limit: int = 12) -> str:
     """Return the keys, the first dozen of a long list and how many more there are."""
     names = list(keys)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from timm.models import build_model_with_cfg
 from timm.models import efficientnet as timm_efficientnet
 from torch import nn
 
-from foveal.layers import create_layer
 from foveal.models.levels import check_out_indices
+from foveal.models.options import feature_mode
 from foveal.models.stem import build_with_stem
 from foveal.models.trunk import trunk_weights
 
@@ -22,26 +21,6 @@ efficientnet: Any = timm_efficientnet  # annotated too sparsely for the type che
 
 BlockArgs = list[list[dict[str, Any]]]  # timm's description of the stages, decoded
 _HEAD = ("conv_head.", "bn2.", "classifier.")  # what a network for features does not have
-
-
-def attention_slot(name: str, **layer_args: Any) -> Callable[..., nn.Module]:
-    """Return what timm's blocks call to make their attention.
-
-    Args:
-        name: a layer of :func:`foveal.layers.create_layer`.
-        **layer_args: its arguments, ``channels`` aside.
-    """
-
-    def make(
-        channels: int,
-        *,
-        act_layer: Any = None,  # timm passes the block's; the layers here have their own
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> nn.Module:
-        return create_layer(name, channels, device=device, dtype=dtype, **layer_args)
-
-    return make
 
 
 def build_efficientnet(
@@ -78,7 +57,14 @@ def build_efficientnet(
     # A level ends where the next stage has a stride.
     levels = 1 + sum(stage[0]["stride"] > 1 for stage in block_args)
     check_out_indices(kw.get("out_indices"), levels)
-    net_class, build_args = _mode(features_only, levels, kw)
+    net_class, build_args = feature_mode(
+        efficientnet.EfficientNet,
+        efficientnet.EfficientNetFeatures,
+        ("num_classes", "num_features", "global_pool"),
+        features_only=features_only,
+        levels=levels,
+        kw=kw,
+    )
 
     def build(**net_args: Any) -> nn.Module:
         network: nn.Module = net_class(**net_args)
@@ -94,7 +80,7 @@ def build_efficientnet(
         pretrained_filter_fn=partial(
             trunk_weights,
             attention=attention,
-            adapted=("conv_stem.", "classifier."),
+            adapted={"conv_stem.": 1, "classifier.": 0},
             head=_HEAD,
             replaced=replaced,
         ),
@@ -118,17 +104,3 @@ def norm_and_activation(kw: dict[str, Any], activation: str) -> dict[str, Any]:
     default = partial(nn.BatchNorm2d, **efficientnet.resolve_bn_args(kw))
     act_layer = efficientnet.resolve_act_layer(kw, activation)
     return {"norm_layer": norm_layer or default, "act_layer": act_layer}
-
-
-def _mode(
-    features_only: bool, levels: int, kw: dict[str, Any]
-) -> tuple[Callable[..., nn.Module], Any]:
-    """Return the class to build and what timm's builder is told about features."""
-    if features_only and not ("feature_cls" in kw or "feature_cfg" in kw):
-        # timm's default for this family: no wrapper, the keys of the whole network.
-        unused = ("num_classes", "num_features", "global_pool")
-        kw.setdefault("out_indices", tuple(range(levels)))
-        return efficientnet.EfficientNetFeatures, {"kwargs_filter": unused}
-    defaults = {"out_indices": tuple(range(levels)), "flatten_sequential": True}
-    feature_cfg = {**defaults, **kw.pop("feature_cfg", {})}
-    return efficientnet.EfficientNet, {"features_only": features_only, "feature_cfg": feature_cfg}

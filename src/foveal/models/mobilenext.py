@@ -26,9 +26,10 @@ from timm.models import (
 from timm.models._features import feature_take_indices
 from torch import nn
 
-from foveal.layers import SandglassBlock, create_layer
+from foveal.layers import SandglassBlock
 from foveal.models.attention_mobilenetv2 import init_weights
 from foveal.models.levels import check_out_indices
+from foveal.models.options import attention_slot, check_width, feature_mode
 from foveal.models.stem import build_with_stem
 from foveal.models.trunk import trunk_weights
 
@@ -47,7 +48,7 @@ ROWS = (
     (6, 960, 3, 1),
     (6, 1280, 1, 1),
 )
-_REDUCED = ("se", "cbam", "coordinate")  # layers that have a reduction
+_REDUCTIONS = {"se": 32, "cbam": 32, "coordinate": 32}
 _WIDTHS = {"035": 0.35, "050": 0.5, "075": 0.75, "100": 1.0, "140": 1.4}
 
 
@@ -103,9 +104,9 @@ def block_table(width: float = 1.0, stages: int = len(ROWS)) -> tuple[int, list[
 
     Raises:
         ValueError: a number out of range.
+        TypeError: a width that is no number.
     """
-    if not width > 0:
-        raise ValueError(f"width must be more than 0, not {width!r}")
+    check_width(width)
     if not 1 <= stages <= len(ROWS):
         raise ValueError(f"stages must lie between 1 and {len(ROWS)}, not {stages!r}")
     divisor = 4 if width == 0.1 else 8
@@ -420,6 +421,8 @@ def mobilenext(
     width: float = 1.0,
     attention: str | None = None,
     reduction: int | None = None,
+    kernel_size: int | None = None,
+    spatial: bool | None = None,
     stem_stride: int = 2,
     stages: int = len(ROWS),
     output_stride: int = 32,
@@ -441,6 +444,8 @@ def mobilenext(
         attention: name of a layer of :func:`foveal.layers.create_layer`, or None.
         reduction: of the attention's bottleneck, counted from the channels that it gates; 32 for
             ``se``, ``cbam`` and ``coordinate``.
+        kernel_size: of ``triplet``, 7.
+        spatial: whether ``triplet`` has its third gate, over height and width; True.
         stem_stride: 1 for small pictures; strides of all feature maps are then halved.
         stages: how many of the eight stages to keep, for small pictures; five end at stride 16.
         output_stride: largest total stride; what would be coarser is dilated.
@@ -450,21 +455,25 @@ def mobilenext(
     Raises:
         ValueError: an unknown layer, a number out of range, levels that do not exist, weights that
             do not fit.
-        TypeError: an argument that the attention does not have, or that is for an attention where
-            there is none.
+        TypeError: a width that is no number; an argument that the attention does not have, or that
+            is for an attention where there is none.
     """
-    if attention is None and (reduction is not None or "attention_position" in kw):
-        argument = "attention_position" if reduction is None else "reduction"
-        raise TypeError(f"{argument} is for an attention layer, and none is given")
-    if pretrained and stages < len(ROWS):
-        raise ValueError(f"the pretrained weights are for all {len(ROWS)} stages, not {stages}")
-    if attention in _REDUCED and reduction is None:
-        reduction = 32
-    layer_args = {} if reduction is None else {"reduction": reduction}
+    make = attention_slot(
+        attention, _REDUCTIONS, reduction=reduction, kernel_size=kernel_size, spatial=spatial
+    )
+    if make is None and "attention_position" in kw:
+        raise TypeError("attention_position is for an attention layer, and none is given")
     stem_channels, table = block_table(width, stages)
     levels = 2 + sum(stage[0].stride > 1 for stage in table[1:])
     check_out_indices(kw.get("out_indices"), levels)
-    net_class, build_args = _mode(features_only, levels, kw)
+    net_class, build_args = feature_mode(
+        MobileNeXt,
+        MobileNeXtFeatures,
+        ("num_classes", "global_pool"),
+        features_only=features_only,
+        levels=levels,
+        kw=kw,
+    )
     network: nn.Module = build_model_with_cfg(
         partial(build_with_stem, net_class, stem_stride, output_stride=output_stride),
         _registered_name(width, attention),
@@ -474,7 +483,7 @@ def mobilenext(
         **build_args,
         stem_channels=stem_channels,
         table=table,
-        attention=partial(create_layer, attention, **layer_args) if attention else None,
+        attention=make,
         **kw,
     )
     return network
@@ -490,18 +499,6 @@ def _registered_name(width: float, attention: str | None) -> str:
     return name if is_model(name) else "mobilenext"
 
 
-def _mode(
-    features_only: bool, levels: int, kw: dict[str, Any]
-) -> tuple[type[MobileNeXt], dict[str, Any]]:
-    """Return the class to build and what timm's builder is told about features."""
-    if features_only and not ("feature_cls" in kw or "feature_cfg" in kw):
-        kw.setdefault("out_indices", tuple(range(levels)))
-        return MobileNeXtFeatures, {"kwargs_filter": ("num_classes", "global_pool")}
-    defaults = {"out_indices": tuple(range(levels)), "flatten_sequential": True}
-    feature_cfg = {**defaults, **kw.pop("feature_cfg", {})}
-    return MobileNeXt, {"features_only": features_only, "feature_cfg": feature_cfg}
-
-
 def _trunk(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
     """Return the weights of a plain network that this one has a place for."""
     stages = len(network.get_submodule("blocks"))  # type: ignore[arg-type]
@@ -510,7 +507,7 @@ def _trunk(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torc
         state,
         network,
         attention=".attn.",
-        adapted=("conv_stem.", "classifier."),
+        adapted={"conv_stem.": 1, "classifier.": 0},
         head=("classifier.", *left_out),
     )
 

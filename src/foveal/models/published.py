@@ -25,13 +25,14 @@ class Published:
 
 _COORDINATE = "README of the official code of arXiv:2103.02907"
 _TRIPLET = "README of the official code of arXiv:2010.03045"
-_SANDGLASS = "README of the official code of arXiv:2007.02269"
+_SANDGLASS = "arXiv:2007.02269 and its code's README"
 
 PUBLISHED = {
     "mobilenetv2_100": Published(3.5, 300, 0.723, _COORDINATE),
     "mobilenetv2_100_se": Published(3.89, 300, 0.735, _COORDINATE),
     "mobilenetv2_100_cbam": Published(3.89, 300, 0.736, _COORDINATE),
     "mobilenetv2_100_coordinate": Published(3.95, 310, 0.743, _COORDINATE),
+    "mobilenetv2_100_triplet": Published(3.51, 327, 0.7199, _TRIPLET),
     "resnet18_triplet": Published(11.69, 1825, 0.7109, _TRIPLET),  # kernels of 7 in both
     "resnet50_triplet": Published(25.56, 4169, 0.7748, _TRIPLET),
     "mobilenext_035": Published(1.8, 80, 0.647, _SANDGLASS),
@@ -41,5 +42,4 @@ PUBLISHED = {
     "mobilenext_140": Published(6.1, 590, 0.761, _SANDGLASS),
     "mobilenext_100_se": Published(3.89, 300, 0.747, _COORDINATE),
     "mobilenext_100_coordinate": Published(4.09, 330, 0.752, _COORDINATE),
-    "mobilenetv2_100_triplet": Published(3.51, 327, 0.7199, _TRIPLET),
 }

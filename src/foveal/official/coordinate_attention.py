@@ -16,6 +16,7 @@ from foveal.layers import CoordinateAttention
 from foveal.official.mobilenetv2 import (
     block_names,
     blocks_of,
+    check_stride,
     expanded_block,
     mobilenetv2,
     plain_block,
@@ -31,6 +32,10 @@ _PLAIN = {0: "conv_dw", 1: "bn1", 3: "conv_pw", 4: "bn2"}
 _EXPANDED = {0: "conv_pw", 1: "bn1", 3: "conv_dw", 4: "bn2", 7: "conv_pwl", 8: "bn3"}
 _ATTENTION = {"conv1": "conv1", "bn1": "bn1", "conv2": "conv_h", "conv3": "conv_w"}
 _BLOCKS = 17
+# What the layouts are called where weights do not fit.
+_LAYER = "coordinate attention"
+_BLOCK = f"an inverted residual with {_LAYER}"
+_NETWORK = f"MobileNetV2 with {_LAYER}"
 
 
 def recognise(state: State) -> bool:
@@ -107,21 +112,20 @@ def network_modules() -> Modules:
 def _layer(state: State) -> nn.Module:
     modules = layer_modules(state)
     with torch.device("meta"):
-        check_keys(CoordinateAttention(8), state, modules)
+        check_keys(CoordinateAttention(8), state, modules, _LAYER)
     bottleneck, channels = state["conv1.weight"].shape[:2]
     layer = CoordinateAttention(channels, _reduction({channels: bottleneck}))
-    load_renamed(layer, state, modules)
+    load_renamed(layer, state, modules, _LAYER)
     return layer
 
 
 def _block(state: State, stride: int) -> nn.Module:
-    if stride not in (1, 2):
-        raise ValueError(f"the hint stride must be 1 or 2, not {stride!r}")
+    check_stride(stride)
     expanded = any(key.startswith("conv.6.") for key in state)
     modules = block_modules(expanded)
     with torch.device("meta"):
         template = _expanded_block(8, 8, 48, 32, 1) if expanded else plain_block(8, 8, 1)
-        check_keys(template, state, modules)
+        check_keys(template, state, modules, _BLOCK)
     if expanded:
         hidden, in_channels = state["conv.0.weight"].shape[:2]
         out_channels = state["conv.7.weight"].shape[0]
@@ -130,7 +134,7 @@ def _block(state: State, stride: int) -> nn.Module:
     else:
         out_channels, in_channels = state["conv.3.weight"].shape[:2]
         block = plain_block(in_channels, out_channels, stride)
-    load_renamed(block, state, modules)
+    load_renamed(block, state, modules, _BLOCK)
     return block
 
 
@@ -146,7 +150,7 @@ def _expanded_block(
 def _network(state: State) -> nn.Module:
     modules = network_modules()
     with torch.device("meta"):
-        check_keys(_mobilenetv2(3, [8] * 18, [48] * 16, 8, 8, 32), state, modules)
+        check_keys(_mobilenetv2(3, [8] * 18, [48] * 16, 8, 8, 32), state, modules, _NETWORK)
     in_chans = state["features.0.0.weight"].shape[1]
     channels = [
         state["features.0.0.weight"].shape[0],
@@ -164,7 +168,7 @@ def _network(state: State) -> nn.Module:
         num_classes=state["classifier.1.weight"].shape[0],
         reduction=_reduction(dict(zip(hidden, bottlenecks, strict=True))),
     )
-    load_renamed(network, state, modules)
+    load_renamed(network, state, modules, _NETWORK)
     return network
 
 

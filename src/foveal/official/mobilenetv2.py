@@ -16,6 +16,16 @@ timm_blocks: Any = _efficientnet_blocks  # annotated too sparsely for the type c
 timm_efficientnet: Any = efficientnet
 
 
+def check_stride(stride: int) -> None:
+    """Do nothing if a block can have this stride; no weight tells it.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if stride not in (1, 2):
+        raise ValueError(f"the hint stride must be 1 or 2, not {stride!r}")
+
+
 def plain_block(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Return timm's block for expansion 1."""
     block: nn.Module = timm_blocks.DepthwiseSeparableConv(

@@ -40,18 +40,19 @@ _LAYOUTS: dict[str, dict[str, int]] = {
     "none": {"pw_reduce": 0, "pw_expand": 2},
 }
 _KEY = re.compile(r"(features\.\d+\.)?conv\.(\d+)\.\w+")
-_FOREIGN = {7}  # MobileNetV2 and V3 have a position that no sandglass block has
+# What no sandglass block has: MobileNetV2 and V3 have a convolution at position 7, or sequences
+# within the sequence.
+_FOREIGN = re.compile(r"(features\.\d+\.)?conv\.(7|\d+\.\d+)\.\w+")
 
 
 def recognise(state: State) -> bool:
     """Return whether the weights are a block's or the network's, complete or not."""
-    tops = {key.partition(".")[0] for key in state}
-    if tops == {"conv"}:
-        return _layout(state, "") is not None
-    if not {"features"} <= tops <= {"features", "classifier"}:
-        return False
-    found = [_positions(state, f"features.{i}.") for i in range(1, _blocks() + 1)]
-    return not any(p & _FOREIGN for p in found) and any(map(_layout_of, found))
+    if {key.partition(".")[0] for key in state} == {"conv"}:
+        return _layout(state, "") is not None and not _is_foreign(state, "")
+    prefixes = [f"features.{i}." for i in range(1, _blocks() + 1)]
+    known = sum(_layout(state, prefix) is not None for prefix in prefixes)
+    # Two in three: a key too many is to be named as such.
+    return known > 2 * sum(_is_foreign(state, prefix) for prefix in prefixes)
 
 
 def build(
@@ -75,8 +76,11 @@ def build(
 
     Raises:
         ValueError: keys or shapes that are missing, too many or inconsistent; a hint that is
-            impossible, or for a block alone.
+            impossible or without effect.
+        TypeError: an ``identity_div`` that is no whole number.
     """
+    if not isinstance(identity_div, int) or isinstance(identity_div, bool):
+        raise TypeError(f"the hint identity_div must be a whole number, not {identity_div!r}")
     if identity_div < 1:
         raise ValueError(f"the hint identity_div must be at least 1, not {identity_div!r}")
     if any(key.startswith("features.") for key in state):
@@ -132,14 +136,17 @@ def _positions(state: State, prefix: str) -> set[int]:
     return {int(match[2]) for match in matches if match and (match[1] or "") == prefix}
 
 
+def _is_foreign(state: State, prefix: str) -> bool:
+    matches = (_FOREIGN.fullmatch(key) for key in state if key.startswith(f"{prefix}conv."))
+    return any(match and (match[1] or "") == prefix for match in matches)
+
+
 def _layout(state: State, prefix: str) -> str | None:
     return _layout_of(_positions(state, prefix))
 
 
 def _layout_of(positions: set[int]) -> str | None:
     """Return the layout that these positions belong to, even if some are missing."""
-    if positions & _FOREIGN:
-        return None
     if 2 in positions:
         return "after" if positions & {5, 6} else "none"
     if positions & {8, 9}:
@@ -175,7 +182,7 @@ def _block(
         template = SandglassBlock(
             8, 8, hidden_channels=8, dw_before=layout == "both", dw_after=layout != "none"
         )
-        check_keys(template, state, modules)
+        check_keys(template, state, modules, "a sandglass block")
     possible = {"both": (1, 2), "after": (2,), "none": (1,)}[layout]
     if stride is None:
         stride = possible[0]
@@ -193,10 +200,12 @@ def _block(
             "the hint shortcut needs two depthwise convolutions, stride 1 and equal channels"
         )
     adds = can if shortcut is None else shortcut
+    if identity_div > 1 and not adds:
+        raise ValueError("the hint identity_div is for a shortcut, which this block does not have")
     block = SandglassBlock(
         **channels, stride=stride, identity_fraction=1 / identity_div if adds else 0.0
     )
-    load_renamed(block, state, modules)
+    load_renamed(block, state, modules, "a sandglass block")
     return block
 
 
@@ -208,7 +217,7 @@ def _network(state: State, identity_div: int) -> MobileNeXt:
         for x in layouts
     ]
     with torch.device("meta"):
-        check_keys(MobileNeXt(8, _rows(flat), num_classes=8), state, modules)
+        check_keys(MobileNeXt(8, _rows(flat), num_classes=8), state, modules, "MobileNeXt")
     flat = [_table_line(state, index, layout) for index, layout in enumerate(layouts, start=1)]
     stem, in_chans = state["features.0.0.weight"].shape[:2]
     num_classes = state["classifier.1.weight"].shape[0]
@@ -219,7 +228,7 @@ def _network(state: State, identity_div: int) -> MobileNeXt:
         in_chans=in_chans,
         identity_fraction=1 / identity_div,
     )
-    load_renamed(network, state, modules)
+    load_renamed(network, state, modules, "MobileNeXt")
     described: Any = network
     described.pretrained_cfg = described.default_cfg = picture_config(
         "mobilenext",

@@ -1,13 +1,18 @@
 """Authors' key names to foveal's and back, and a load that leaves nothing out."""
 
+import dataclasses
+import logging
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from foveal.models.checkpoints import compare
+from foveal.models.checkpoints import compare, some
+
+_logger = logging.getLogger(__name__)
 
 Modules = Mapping[str, str]  # authors' module name -> foveal's
+_COUNTER = ".num_batches_tracked"  # of BatchNorm, since torch 0.4.1
 
 
 def rename(key: str, modules: Modules) -> str:
@@ -25,38 +30,76 @@ def rename(key: str, modules: Modules) -> str:
     return f"{modules.get(module, module)}.{leaf}"
 
 
-def check_keys(template: nn.Module, state: Mapping[str, torch.Tensor], modules: Modules) -> None:
+def check_keys(
+    template: nn.Module, state: Mapping[str, torch.Tensor], modules: Modules, what: str
+) -> None:
     """Do nothing if ``state`` has the authors' keys for this network, all of them and no other.
+
+    Once they are checked, sizes may be read from the shapes: each has the dimensions it should
+    have, and none is 0.
 
     Args:
         template: a network of the same structure, of any width; may be on the meta device.
         state: the authors' state_dict.
         modules: authors' module names to foveal's.
+        what: the source's word for the network, for the error.
 
     Raises:
-        ValueError: keys are missing or unexpected; the message lists them in the authors' names.
+        ValueError: keys are missing or unexpected, or tensors have other dimensions or no elements;
+            the message lists them in the authors' names.
     """
-    misfit = compare(_official(template, modules), state)
+    own = _official(template, modules)
+    misfit = compare(own, _with_counters(own, state))
     if misfit.missing or misfit.unexpected:
-        keys = type(misfit)(misfit.missing, misfit.unexpected, {})
-        raise ValueError(f"the checkpoint's keys do not fit {type(template).__name__}: {keys}")
+        keys = dataclasses.replace(misfit, reshaped={})
+        raise ValueError(f"the checkpoint's keys do not fit {what}: {keys}")
+    shapes = [
+        f"{key} {list(state[key].shape)} where the network has {_dimensions(needed.ndim)}"
+        for key, needed in own.items()
+        if key in state and (state[key].ndim != needed.ndim or state[key].numel() == 0)
+    ]
+    if shapes:
+        raise ValueError(f"the checkpoint does not fit {what}: shapes: {some(shapes)}")
 
 
-def load_renamed(network: nn.Module, state: Mapping[str, torch.Tensor], modules: Modules) -> None:
+def load_renamed(
+    network: nn.Module, state: Mapping[str, torch.Tensor], modules: Modules, what: str
+) -> None:
     """Load the authors' weights into foveal's network, strictly.
+
+    Weights of before torch 0.4.1 do not count batches. The counters then are 0, and this is logged.
 
     Args:
         network: changed in place.
         state: the authors' state_dict.
         modules: authors' module names to foveal's.
+        what: the source's word for the network, for the error.
 
     Raises:
         ValueError: keys or shapes differ; the message lists them in the authors' names.
     """
-    misfit = compare(_official(network, modules), state)
+    own = _official(network, modules)
+    counted = _with_counters(own, state)
+    misfit = compare(own, counted)
     if misfit:
-        raise ValueError(f"the checkpoint does not fit {type(network).__name__}: {misfit}")
-    network.load_state_dict({rename(key, modules): value for key, value in state.items()})
+        raise ValueError(f"the checkpoint does not fit {what}: {misfit}")
+    network.load_state_dict({rename(key, modules): value for key, value in counted.items()})
+    if len(counted) > len(state):
+        _logger.warning("the checkpoint counts no batches: all num_batches_tracked are 0")
+
+
+def _with_counters(
+    own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return ``state``, with counters of 0 if it has none at all."""
+    if any(key.endswith(_COUNTER) for key in state):
+        return dict(state)
+    zero = torch.zeros((), dtype=torch.long, device="cpu")
+    return {**state, **{key: zero for key in own if key.endswith(_COUNTER)}}
+
+
+def _dimensions(number: int) -> str:
+    return f"{number} dimension{'' if number == 1 else 's'}, none of them empty"
 
 
 def _official(network: nn.Module, modules: Modules) -> dict[str, torch.Tensor]:

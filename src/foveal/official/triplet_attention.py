@@ -20,6 +20,7 @@ from foveal.models.attention_resnet import small_stem
 from foveal.official.mobilenetv2 import (
     block_names,
     blocks_of,
+    check_stride,
     expanded_block,
     mobilenetv2,
     plain_block,
@@ -55,6 +56,10 @@ _PLACES = {
     "mobilenetv2 block": r"conv\.\d+",
 }
 _BLOCKS = 17  # of MobileNetV2
+# What the layouts are called where weights do not fit.
+_LAYER = "triplet attention"
+_INVERTED_RESIDUAL = f"an inverted residual with {_LAYER}"
+_MOBILENETV2 = f"MobileNetV2 with {_LAYER}"
 
 
 def recognise(state: State) -> bool:
@@ -85,7 +90,9 @@ def build(state: State, *, stride: int | None = None) -> nn.Module:
     if layout == "mobilenetv2":
         return _mobilenetv2(state)
     layer = TripletAttention(*_arguments(state))
-    load_renamed(layer, state, modules(state))
+    renamed = modules(state)
+    check_keys(layer, state, renamed, _LAYER)
+    load_renamed(layer, state, renamed, _LAYER)
     return layer
 
 
@@ -141,14 +148,9 @@ def _arguments(state: State) -> tuple[int, bool]:
     All layers of a network have the same; that each tensor fits is checked when it is loaded.
     """
     gates = [key for key in state if re.search(_ANY_GATE, key)]
-    kernels = [state[key].shape[-1] for key in gates if state[key].ndim == 4]
+    kernels = [state[key].shape[-1] for key in gates if state[key].ndim == 4 and len(state[key])]
     spatial = any(re.search(r"(?:^|\.)(?:hw\.conv|SpatialGate\.spatial)\.", key) for key in gates)
     return kernels[0] if kernels else 7, spatial
-
-
-def _check_stride(stride: int) -> None:
-    if stride not in (1, 2):
-        raise ValueError(f"the hint stride must be 1 or 2, not {stride!r}")
 
 
 def resnet_block(state: State, stride: int) -> nn.Module:
@@ -161,7 +163,7 @@ def resnet_block(state: State, stride: int) -> nn.Module:
     Raises:
         ValueError: keys or shapes that do not fit; a stride that the block cannot have.
     """
-    _check_stride(stride)
+    check_stride(stride)
     bottleneck = _is_bottleneck(state)
     shortcut = any(key.startswith("downsample.") for key in state)
     if stride == 2 and not shortcut:
@@ -170,10 +172,10 @@ def resnet_block(state: State, stride: int) -> nn.Module:
     with torch.device("meta"):
         in_channels = 32 if bottleneck else 8  # of a block that needs no projection
         template = _resnet_block(bottleneck, in_channels, 8, stride, shortcut, _attention(state))
-        check_keys(template, state, renamed)
+        check_keys(template, state, renamed, "a block of ResNet")
     planes, in_channels = state["conv1.weight"].shape[:2]
     block = _resnet_block(bottleneck, in_channels, planes, stride, shortcut, _attention(state))
-    load_renamed(block, state, renamed)
+    load_renamed(block, state, renamed, "a block of ResNet")
     return block
 
 
@@ -188,14 +190,15 @@ def resnet(state: State) -> nn.Module:
     """
     renamed = modules(state) if recognise(state) else {}
     depths = _depths(state)
+    what = "ResNet" if _attention(state) is None else f"ResNet with {_LAYER}"
     with torch.device("meta"):
         planes = [16 if _is_bottleneck(state) else 64] * 4  # the first stage needs no projection
-        check_keys(_resnet(state, depths, planes, 64, 3, 7, 8), state, renamed)
+        check_keys(_resnet(state, depths, planes, 64, 3, 7, 8), state, renamed, what)
     width, in_chans, kernel_size = state["conv1.weight"].shape[:3]
     planes = [state[f"layer{stage}.0.conv1.weight"].shape[0] for stage in (1, 2, 3, 4)]
     num_classes = state["fc.weight"].shape[0]
     network = _resnet(state, depths, planes, width, in_chans, kernel_size, num_classes)
-    load_renamed(network, state, renamed)
+    load_renamed(network, state, renamed, what)
     return network
 
 
@@ -325,7 +328,7 @@ def _attach(block: Any, state: State) -> None:
 
 
 def _mobilenetv2_block(state: State, stride: int) -> nn.Module:
-    _check_stride(stride)
+    check_stride(stride)
     expanded = _is_expanded(state)
     renamed = modules(state)
 
@@ -339,11 +342,11 @@ def _mobilenetv2_block(state: State, stride: int) -> nn.Module:
         return block
 
     with torch.device("meta"):
-        check_keys(make(8, 8, 48), state, renamed)
+        check_keys(make(8, 8, 48), state, renamed, _INVERTED_RESIDUAL)
     hidden, in_channels = state["conv.0.0.weight"].shape[:2]
     out_channels = state["conv.2.weight" if expanded else "conv.1.weight"].shape[0]
     block = make(in_channels if expanded else hidden, out_channels, hidden)
-    load_renamed(block, state, renamed)
+    load_renamed(block, state, renamed, _INVERTED_RESIDUAL)
     return block
 
 
@@ -361,7 +364,7 @@ def _mobilenetv2(state: State) -> nn.Module:
         return network
 
     with torch.device("meta"):
-        check_keys(make(3, [8] * 18, [48] * 16, 8, 8), state, renamed)
+        check_keys(make(3, [8] * 18, [48] * 16, 8, 8), state, renamed, _MOBILENETV2)
     expanded = [f"features.{i}.conv" for i in range(2, _BLOCKS + 1)]
     network = make(
         in_chans=state["features.0.0.weight"].shape[1],
@@ -374,5 +377,5 @@ def _mobilenetv2(state: State) -> nn.Module:
         head=state["features.18.0.weight"].shape[0],
         num_classes=state["classifier.1.weight"].shape[0],
     )
-    load_renamed(network, state, renamed)
+    load_renamed(network, state, renamed, _MOBILENETV2)
     return network
