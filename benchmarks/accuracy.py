@@ -200,7 +200,7 @@ def key_of(config: ClassifyConfig) -> str:
 
 
 def pacs_list(root: Path, folder: Path) -> Path:
-    """Write a list of all domains' pictures with their classes: 20, 4, 6 of each thirty.
+    """Write a list of all domains' pictures with their classes: 21, 3, 6 of each thirty.
 
     The pictures of each domain and class are taken in the order of their names, every fifth and
     every seventh place aside, so that the parts do not depend on anything random.

@@ -54,6 +54,7 @@ def test_the_config_holds_the_insertion_and_every_command_rebuilds_it(inserted, 
         torch.testing.assert_close(exported(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 def test_onnx_files_hold_the_layers(inserted, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra foveal[export]")
