@@ -10,6 +10,7 @@ import math
 
 import pytest
 import torch
+from comparison import assert_same, filled
 from torch import nn
 
 from foveal import official
@@ -87,29 +88,6 @@ class Network(nn.Module):
     def forward(self, x):
         x = self.conv(self.features(x)).clamp(0, 6)
         return self.classifier(x.mean((2, 3)))
-
-
-def filled(module, seed=0):
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for key, tensor in module.state_dict().items():
-            if "running_var" in key:
-                tensor.uniform_(0.5, 1.5)
-            elif "running_mean" in key or key.endswith("bias"):
-                tensor.normal_(0, 0.1)
-    return module.double().eval()
-
-
-def assert_same(ours, reference, x):
-    """Compare in float64, so that only a difference of structure can show."""
-    ours = ours.double()
-    torch.testing.assert_close(ours.eval()(x), reference.eval()(x), rtol=1e-9, atol=1e-9)
-    for module in (ours, reference):
-        module.train()
-        for child in module.modules():
-            child.p = 0.0 if isinstance(child, nn.Dropout) else None
-    ours.drop_rate = 0.0
-    torch.testing.assert_close(ours(x), reference(x), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("channels", "reduction"), [(6, 32), (64, 32), (320, 16), (100, 5)])

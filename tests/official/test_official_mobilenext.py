@@ -8,15 +8,21 @@ them.
 import logging
 import math
 import re
+from functools import partial
 
+import comparison
 import pytest
 import torch
 import torchvision
+from comparison import filled
 from torch import nn
 
 from foveal import official
 from foveal.models import create_model, list_models
 from foveal.official import coordinate_attention, mobilenext
+
+# The network is deep, and rounding grows in training.
+assert_same = partial(comparison.assert_same, training=1e-8)
 
 
 def rounded(value, divisor):
@@ -82,29 +88,6 @@ class Network(nn.Module):
 
     def forward(self, x):
         return self.classifier(self.features(x).mean((2, 3)))
-
-
-def filled(module, seed=0):
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for key, tensor in module.state_dict().items():
-            if "running_var" in key:
-                tensor.uniform_(0.5, 1.5)
-            elif "running_mean" in key or key.endswith("bias"):
-                tensor.normal_(0, 0.1)
-    return module.double().eval()
-
-
-def assert_same(ours, reference, x):
-    """Compare in float64, so that only a difference of structure can show."""
-    ours = ours.double()
-    torch.testing.assert_close(ours.eval()(x), reference.eval()(x), rtol=1e-9, atol=1e-9)
-    for module in (ours, reference):
-        module.train()
-        for child in module.modules():
-            child.p = 0.0 if isinstance(child, nn.Dropout) else None
-    ours.drop_rate = 0.0
-    torch.testing.assert_close(ours(x), reference(x), rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize(

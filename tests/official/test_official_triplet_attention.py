@@ -8,6 +8,7 @@ the authors' own numbers is checked by tests/test_replay_fixture.py.
 import pytest
 import timm
 import torch
+from comparison import assert_same
 from torch import nn
 
 from foveal import official
@@ -154,18 +155,6 @@ def filled(module, seed=0):
             elif "running_mean" in key or key.endswith("bias"):
                 tensor.normal_(0, 0.1)
     return module.double().eval()
-
-
-def assert_same(ours, reference, x):
-    """Compare in float64, so that only a difference of structure can show."""
-    ours = ours.double()
-    torch.testing.assert_close(ours.eval()(x), reference.eval()(x), rtol=1e-9, atol=1e-9)
-    for module in (ours, reference):
-        module.train()
-        for child in module.modules():
-            child.p = 0.0 if isinstance(child, nn.Dropout) else None
-    ours.drop_rate = 0.0
-    torch.testing.assert_close(ours(x), reference(x), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("names", [A, B])

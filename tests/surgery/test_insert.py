@@ -125,6 +125,18 @@ def test_undo_takes_everything_out(family):
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_layers_that_were_taken_out_can_be_put_in_again_once():
+    model, x = build("timm", "test_resnet"), pictures()
+    report = insert(model, "coordinate", where="blocks")
+    with torch.no_grad():
+        y, keys = model(x), list(model.state_dict())
+        report.undo()
+        report.apply()
+        report.apply()
+        assert torch.equal(model(x), y)
+    assert list(model.state_dict()) == keys
+
+
 def test_copies_pickles_and_files_hold_the_layers(family):
     library, name, where = family
     model, x = build(library, name), pictures()

@@ -157,17 +157,18 @@ def find_places(model: nn.Module, where: Where, input_size: tuple[int, int, int]
         raise TypeError(f"where must be a rule, a pattern or a function, not {kind}")
     trace = _Trace.of(model, input_size)
     if isinstance(where, str) and where in RULES:
-        names = RULES[where](model, _large_trace(model, trace, input_size), where)
+        names = RULES[where](model, _trace_for_rules(model, trace, input_size), where)
     else:
         names = _matching(model, where)
     order = {call.name: i for i, call in enumerate(trace.calls)}
     names.sort(key=lambda name: order.get(name, -1))
     _check_not_nested(names)
-    larger = _larger_trace(model, input_size)
+    larger = _trace_at_another_size(model, input_size)
     return [_place(model, trace, larger, name) for name in names]
 
 
-def _large_trace(model: nn.Module, trace: _Trace, input_size: tuple[int, int, int]) -> _Trace:
+def _trace_for_rules(model: nn.Module, trace: _Trace, input_size: tuple[int, int, int]) -> _Trace:
+    """Return a trace at a size at which a gate is no map, where the network takes one."""
     channels, height, width = input_size
     if min(height, width) >= _LARGE:
         return trace
@@ -177,7 +178,7 @@ def _large_trace(model: nn.Module, trace: _Trace, input_size: tuple[int, int, in
         return trace
 
 
-def _larger_trace(model: nn.Module, input_size: tuple[int, int, int]) -> _Trace | None:
+def _trace_at_another_size(model: nn.Module, input_size: tuple[int, int, int]) -> _Trace | None:
     """Return a trace at another height and width; None if the network takes one size only."""
     channels, height, width = input_size
     try:

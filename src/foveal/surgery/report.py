@@ -71,11 +71,13 @@ class InsertionReport:
         self._takers_out: list[Callable[[], None]] = []
 
     def apply(self) -> None:
-        """Put the layers in.
+        """Put the layers in; nothing happens where they are in.
 
         Raises:
-            ValueError: a place where none can be; some may be in already.
+            ValueError: a place where none can be; those before it are in.
         """
+        if self._takers_out:
+            return
         for place, inserted in zip(self.places, self.layers, strict=True):
             self._takers_out.append(attach(self._model, place.name, inserted))
 
