@@ -22,6 +22,8 @@ class DataConfig:
     Attributes:
         root: folder, or .csv file, of the data; None trains on the built-in data.
         layout: how the folder is laid out; ``auto`` looks and says what it found.
+        labels: which labels, where a layout has several sets of them, such as ``coarse`` of
+            CIFAR-100; None: its first, usually the finest.
         image_size: side of the square the network sees, pixels; None: the pictures' own size
             where a layout fixes it (28 for fashion, 32 for CIFAR), else 224.
         batch_size: pictures per optimiser step and process (before accumulation).
@@ -40,6 +42,7 @@ class DataConfig:
 
     root: str | None = None
     layout: str = "auto"
+    labels: str | None = None
     image_size: int | None = None
     batch_size: int = 64
     workers: int = 2

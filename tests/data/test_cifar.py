@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from foveal.data import cifar
+from foveal.data import cifar, read_classification
 
 
 def rows(count: int, seed: int = 0) -> np.ndarray:
@@ -177,3 +177,20 @@ def test_no_files(tmp_path):
     assert not cifar.detect(tmp_path)
     with pytest.raises(ValueError, match="no CIFAR files such as"):
         cifar.read(tmp_path)
+
+
+def test_cifar_100_has_coarse_labels_too(write, tmp_path):
+    content = {"data": rows(6), "fine_labels": [1, 0] * 3, "coarse_labels": [0, 2] * 3}
+    meta = {"fine_label_names": ["apple", "fish"], "coarse_label_names": ["x", "y", "z"]}
+    write("cifar-100-python", train=content, test=content, meta=meta)
+    data = read_classification(tmp_path, labels="coarse")
+    assert data.classes == ("x", "y", "z")
+    assert data.splits["test"].targets.tolist() == [0, 2] * 3
+    with pytest.raises(ValueError, match=r"unknown labels 'corse': did you mean 'coarse'\?"):
+        read_classification(tmp_path, labels="corse")
+
+
+def test_cifar_10_has_one_set_of_labels(write_10, tmp_path):
+    write_10()
+    with pytest.raises(ValueError, match="CIFAR-10 has no coarse labels, only one set of them"):
+        cifar.read(tmp_path, labels="coarse")

@@ -197,3 +197,9 @@ def test_data_travel_to_worker_processes(paint_classes, tmp_path):
         again = pickle.loads(pickle.dumps(data.splits["val"]))
         assert again.name(0) == data.splits["val"].name(0)
         assert again.load(0).tobytes() == data.splits["val"].load(0).tobytes()
+
+
+def test_labels_are_for_layouts_with_several_sets():
+    message = "fashion: the built-in fashion layout has one set of labels: leave out data.labels"
+    with pytest.raises(ValueError, match=message):
+        read_classification(None, labels="coarse")

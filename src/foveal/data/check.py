@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from foveal.data.classification import find_classification
+from foveal.data.layouts import LAYOUTS
 from foveal.data.parts import Found, StoredPictures
 from foveal.data.pictures import DamagedPictureError, printable
 from foveal.data.splits import class_counts, class_problems, make_splits, require_classes
@@ -119,6 +120,7 @@ def check_classification(
     root: str | Path | None,
     layout: str = "auto",
     *,
+    labels: str | None = None,
     multi_label: bool = False,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -128,8 +130,9 @@ def check_classification(
     """Decode every picture once and report what the data hold.
 
     Args:
-        root: as :func:`read_classification`, and so the five arguments after it.
+        root: as :func:`read_classification`, and so the six arguments after it.
         layout: name of the layout, or ``auto`` to look.
+        labels: which labels, where the layout has several sets of them.
         multi_label: whether a picture may show several classes or none.
         val_fraction: share drawn for validation.
         test_fraction: share drawn for testing.
@@ -140,7 +143,7 @@ def check_classification(
         FileNotFoundError, ValueError, ImportError: nothing can be read at all; what is wrong with
             data that can be read goes into the report's ``problems``.
     """
-    name, found = find_classification(root, layout, multi_label=multi_label)
+    name, found = find_classification(root, layout, labels=labels, multi_label=multi_label)
     splits, origins, problems = _splits(found, val_fraction, test_fraction, split_seed)
     distinct = _distinct(splits)
     seen = _look(distinct, progress)
@@ -156,7 +159,7 @@ def check_classification(
         example = " = ".join(f"{where} ({split})" for split, where in across[0])
         problems.append(f"pictures found in more than one split: {len(across)}, such as {example}")
     return DataReport(
-        root=None if name == "fashion" else str(root),
+        root=None if LAYOUTS[name].built_in else str(root),
         layout=name,
         classes=found.classes,
         origins=origins,

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from foveal.data.parts import Found, PictureArray, StoredPictures
 
+LABELS = ("fine", "coarse")
+
 _SIDE = 32
 
 
@@ -21,12 +23,16 @@ def detect(root: Path) -> bool:
     return bool(_folders(root))
 
 
-def read(root: Path) -> Found:
+def read(root: Path, labels: str = "fine") -> Found:
     """Read the training batches that are there and the test batch if there is one.
 
+    Args:
+        root: the folder of the files, or the one above it.
+        labels: ``fine`` or ``coarse`` of CIFAR-100; CIFAR-10 has one set, taken as fine.
+
     Raises:
-        ValueError: no such files, both CIFAR-10 and CIFAR-100, or a file that is damaged, not
-            of this kind, or asks for more than arrays and containers.
+        ValueError: no such files, both CIFAR-10 and CIFAR-100, coarse labels of CIFAR-10, or a
+            file that is damaged, not of this kind, or asks for more than arrays and containers.
     """
     folders = _folders(root)
     if not folders:
@@ -35,14 +41,16 @@ def read(root: Path) -> Found:
         raise ValueError(f"{root}: holds CIFAR-10 and CIFAR-100: choose {folders[0]} as data.root")
     folder = folders[0]
     batches = _batches(folder)
-    fine = not batches
-    train = [folder / "train"] if fine else batches
-    test = folder / ("test" if fine else "test_batch")
-    names, notes = _class_names(folder / ("meta" if fine else "batches.meta"), fine)
-    parts: dict[str, StoredPictures] = {"train": _read(train, len(names), fine)}
+    if batches and labels != "fine":
+        raise ValueError(f"{folder}: CIFAR-10 has no {labels} labels, only one set of them")
+    prefix = "" if batches else f"{labels}_"
+    train = batches or [folder / "train"]
+    test = folder / ("test_batch" if batches else "test")
+    names, notes = _class_names(folder / ("batches.meta" if batches else "meta"), prefix)
+    parts: dict[str, StoredPictures] = {"train": _read(train, len(names), prefix)}
     origins = {"train": _files(train)}
     if test.is_file():
-        parts["test"] = _read([test], len(names), fine)
+        parts["test"] = _read([test], len(names), prefix)
         origins["test"] = _files([test])
     return Found(
         root=str(folder),
@@ -66,28 +74,26 @@ def _batches(folder: Path) -> list[Path]:
     return [numbered[n] for n in sorted((n for n in numbered if n.isdecimal()), key=int)]
 
 
-def _class_names(meta: Path, fine: bool) -> tuple[tuple[str, ...], list[str]]:
+def _class_names(meta: Path, prefix: str) -> tuple[tuple[str, ...], list[str]]:
     if not meta.is_file():
-        count = 100 if fine else 10
+        count = {"": 10, "fine_": 100, "coarse_": 20}[prefix]
         note = f"{meta}: there is no such file, so classes are called by their numbers"
         return tuple(str(k) for k in range(count)), [note]
-    key = "fine_label_names" if fine else "label_names"
+    key = f"{prefix}label_names"
     names = _unpickle(meta).get(key)
     if not isinstance(names, list) or not names:
         raise ValueError(f"{meta}: no list {key!r} in it")
     return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names), []
 
 
-def _read(paths: list[Path], classes: int, fine: bool) -> PictureArray:
+def _read(paths: list[Path], classes: int, prefix: str) -> PictureArray:
+    key = f"{prefix}labels"
     pixels, targets, sources = [], [], []
     for path in paths:
         batch = _unpickle(path)
-        data, labels = _rows(batch.get("data")), batch.get("fine_labels" if fine else "labels")
+        data, labels = _rows(batch.get("data")), batch.get(key)
         if data is None or labels is None:
-            raise ValueError(
-                f"{path}: must hold 'data', uint8 [N, {3 * _SIDE**2}], and "
-                f"{'fine_labels' if fine else 'labels'!r}"
-            )
+            raise ValueError(f"{path}: must hold 'data', uint8 [N, {3 * _SIDE**2}], and {key!r}")
         target = np.asarray(labels)
         if target.shape != (len(data),) or target.dtype.kind not in "iu":
             raise ValueError(f"{path}: {len(data)} pictures, but labels of {list(target.shape)}")

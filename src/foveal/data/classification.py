@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from foveal.data.layouts import LAYOUTS, classification_layouts, detect, require, wrong_task
 from foveal.data.parts import Found, Pictures, StoredPictures
@@ -50,6 +51,7 @@ def read_classification(
     root: str | Path | None,
     layout: str = "auto",
     *,
+    labels: str | None = None,
     multi_label: bool = False,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -60,7 +62,8 @@ def read_classification(
     Args:
         root: folder or file; None for the built-in pictures.
         layout: name of the layout, or ``auto`` to look.
-        multi_label: whether a picture may show several classes or none (CSV only).
+        labels: which labels, where the layout has several sets of them; None: its first.
+        multi_label: whether a picture may show several classes or none.
         val_fraction: share of the training pictures for validation where no part is given.
         test_fraction: share for testing where the layout has only one folder of pictures.
         split_seed: of those two draws, which are stratified by class.
@@ -71,7 +74,7 @@ def read_classification(
             a class that a split lacks, a class too small to divide, or files that are damaged.
         ImportError: the layout needs an extra that is not installed.
     """
-    name, found = find_classification(root, layout, multi_label=multi_label)
+    name, found = find_classification(root, layout, labels=labels, multi_label=multi_label)
     if found.problems:
         raise ValueError(_first(found.problems))
     require_classes(found)
@@ -81,7 +84,7 @@ def read_classification(
         raise ValueError(_first(problems))
     return ClassificationData(
         layout=name,
-        root=None if name == "fashion" else str(root),
+        root=None if LAYOUTS[name].built_in else str(root),
         classes=found.classes,
         splits=splits,
         origins=origins,
@@ -92,7 +95,11 @@ def read_classification(
 
 
 def find_classification(
-    root: str | Path | None, layout: str = "auto", *, multi_label: bool = False
+    root: str | Path | None,
+    layout: str = "auto",
+    *,
+    labels: str | None = None,
+    multi_label: bool = False,
 ) -> tuple[str, Found]:
     """Return the layout's name and what its reader finds, before splits are made and checked.
 
@@ -102,36 +109,52 @@ def find_classification(
     known = classification_layouts()
     if layout != "auto" and layout not in LAYOUTS:
         raise ValueError(unknown("layout", layout, ["auto", *known]))
-    if root is None and layout not in ("auto", "fashion"):
-        raise ValueError(f"layout {layout!r} needs data.root: the folder or file to read")
-    if root is not None and layout == "fashion":
-        raise ValueError(f"layout 'fashion' is built in and reads no folder: leave out {root}")
-    if root is None:
-        name, path = "fashion", None
-    else:
-        path = Path(root).expanduser()
-        require(path)
-        name = detect(path) if layout == "auto" else layout
-        if name not in known and layout == "auto":
-            raise ValueError(wrong_task(path, name))
-        if name not in known:
-            raise ValueError(
-                f"layout {name!r} is not of classification: did you mean "
-                f"`foveal train {LAYOUTS[name].task}`?"
-            )
-    if path is not None and path.is_file() and name not in ("csv", "usps"):
-        raise ValueError(f"{path}: the {LAYOUTS[name].title} layout is a folder, not a file")
-    if multi_label and name != "csv":
+    name, path = _locate(root, layout)
+    row = LAYOUTS[name]
+    if row.task != "classify":
+        assert path is not None
         raise ValueError(
-            f"{path or name}: the {LAYOUTS[name].title} layout has one class a picture: "
+            wrong_task(path, name)
+            if layout == "auto"
+            else f"layout {name!r} is not of classification: did you mean "
+            f"`foveal train {row.task}`?"
+        )
+    if path is not None and path.is_file() and name not in ("csv", "usps"):
+        raise ValueError(f"{path}: the {row.title} layout is a folder, not a file")
+    options: dict[str, Any] = {}
+    if row.multi_label:
+        options["multi_label"] = multi_label
+    elif multi_label:
+        raise ValueError(
+            f"{path or name}: the {row.title} layout has one class a picture: "
             "multi-label needs a .csv file"
         )
-    read = LAYOUTS[name].read
-    if read is None:
+    if labels is not None and labels not in row.labels:
+        if row.labels:
+            raise ValueError(unknown("labels", labels, row.labels))
+        raise ValueError(
+            f"{path or name}: the {row.title} layout has one set of labels: "
+            f"leave out data.labels {labels!r}"
+        )
+    if row.labels:
+        options["labels"] = labels or row.labels[0]
+    if row.read is None:
         raise ValueError(f"{path}: layout {name!r} cannot be read by this version")
-    if path is None:
-        return name, read()
-    return name, read(path, multi_label=multi_label) if name == "csv" else read(path)
+    return name, row.read(**options) if path is None else row.read(path, **options)
+
+
+def _locate(root: str | Path | None, layout: str) -> tuple[str, Path | None]:
+    """Return the layout's name, looked for if it is ``auto``, and the path; None if built in."""
+    if root is None:
+        name = "fashion" if layout == "auto" else layout
+        if not LAYOUTS[name].built_in:
+            raise ValueError(f"layout {layout!r} needs data.root: the folder or file to read")
+        return name, None
+    if layout != "auto" and LAYOUTS[layout].built_in:
+        raise ValueError(f"layout {layout!r} is built in and reads no folder: leave out {root}")
+    path = Path(root).expanduser()
+    require(path)
+    return detect(path) if layout == "auto" else layout, path
 
 
 def _first(problems: tuple[str, ...] | list[str]) -> str:

@@ -24,18 +24,25 @@ class Layout:
         task: the word after ``foveal train``.
         detect: tells whether a path is of this layout; None is never looked for.
         read: reads it; None where this version recognises the layout but cannot read it.
+        built_in: whether it reads no folder.
+        labels: names of its sets of labels, where it has several; ``read`` then takes ``labels``.
+        multi_label: whether a picture may show several classes; ``read`` then takes
+            ``multi_label``.
     """
 
     title: str
     task: str
     detect: Callable[[Path], bool] | None
     read: Callable[..., Found] | None = None
+    built_in: bool = False
+    labels: tuple[str, ...] = ()
+    multi_label: bool = False
 
 
 # In this order folders are tried: the more particular layout first.
 LAYOUTS: dict[str, Layout] = {
-    "fashion": Layout("built-in fashion", "classify", None, fashion.read),
-    "cifar": Layout("CIFAR", "classify", cifar.detect, cifar.read),
+    "fashion": Layout("built-in fashion", "classify", None, fashion.read, built_in=True),
+    "cifar": Layout("CIFAR", "classify", cifar.detect, cifar.read, labels=cifar.LABELS),
     "idx": Layout("MNIST", "classify", idx.detect, idx.read),
     "usps": Layout("USPS", "classify", usps.detect, usps.read),
     "voc": Layout("VOC", "segment", other_tasks.is_voc),
@@ -50,7 +57,7 @@ LAYOUTS: dict[str, Layout] = {
     "saliency": Layout("DUTS", "dense", other_tasks.is_saliency),
     "pairs": Layout("image-and-mask", "segment", other_tasks.is_pairs),
     "domains": Layout("several domains", "adapt", other_tasks.is_domains),
-    "csv": Layout("CSV", "classify", csv_labels.detect, csv_labels.read),
+    "csv": Layout("CSV", "classify", csv_labels.detect, csv_labels.read, multi_label=True),
     "masks": Layout("label masks", "segment", other_tasks.is_masks),
     "imagefolder": Layout("ImageFolder", "classify", imagefolder.detect, imagefolder.read),
 }

@@ -147,6 +147,7 @@ class ClassifySetup(Setup):
         data = read_classification(
             config.data.root,
             config.data.layout,
+            labels=config.data.labels,
             multi_label=config.multi_label,
             val_fraction=config.data.val_fraction,
             test_fraction=config.data.test_fraction,
