@@ -7,6 +7,7 @@ deviation relative to the largest stored value, tolerance. The exit status is 1 
 above its tolerance, a file cannot be read, its class has no adapter, or a tensor was not compared.
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from safetensors import safe_open
 from torch import nn
 
 from foveal.layers import CoordinateAttention, SandglassBlock, TripletAttention
+from foveal.losses import OnlineLabelSmoothing
 from foveal.models import create_model
 from foveal.models.checkpoints import find_state_dict
 from foveal.official import coordinate_attention as official_coordinate
@@ -306,6 +308,46 @@ def _mobilenext(
     return network, official_mobilenext.network_modules(state)
 
 
+def _online_label_smoothing(fixture: Fixture) -> Iterator[Comparison]:
+    """Replay the authors' epochs: losses, gradients, statistics and the matrix after each.
+
+    Batches and epochs are found by counting. Tolerances are those of the specification of these
+    files, relative to the largest value: 1e-6 for losses and matrices, 1e-5 for gradients.
+    """
+    args = fixture.args
+    if args.get("matrix_row", "target class") != "target class":
+        raise ValueError(f"the rows of its matrix are {args['matrix_row']!r}, not target classes")
+    loss = OnlineLabelSmoothing(
+        args["num_classes"],
+        hard_weight=args["hard_weight"],
+        soft_weight=args["soft_weight"],
+        freeze_at=args.get("freeze_row_when_max_at_least"),
+    )
+    start = fixture.take("state/loss_lams")
+    if not torch.equal(start, torch.full_like(start, args["initial_fill"])):
+        raise ValueError("the stored start does not follow initial_fill")
+    loss.soft_labels.copy_(start)
+    for epoch in range(args["epochs"]):
+        for batch in itertools.count():
+            step = f"{epoch}_{batch}"
+            if f"input/logits_{step}" not in fixture.tensors:
+                break
+            logits = fixture.take(f"input/logits_{step}").requires_grad_()
+            value = loss(logits, fixture.take(f"input/target_{step}").flatten())
+            value.backward()
+            stored = fixture.take(f"output/loss_{step}")
+            ours = value.detach().reshape(stored.shape)
+            yield compare(f"output/loss_{step}", ours, stored, 1e-6)
+            name = f"grad/logits_{step}"
+            yield compare(name, logits.grad, fixture.take(name), 1e-5)
+        for name, ours in (("sum", loss.sum), ("count", loss.count)):
+            stored = fixture.take(f"output/{name}_{epoch}")
+            yield compare(f"output/{name}_{epoch}", ours.to(stored.dtype), stored, 1e-6)
+        loss.next_epoch()
+        name = f"output/matrix_{epoch}"
+        yield compare(name, loss.soft_labels, fixture.take(name), 1e-6)
+
+
 # The authors' class, as the metadata names it -> how it is replayed.
 ADAPTERS: dict[str, Adapter] = {
     "coordatt.CoordAtt": ModuleAdapter(_coordinate_layer),
@@ -322,6 +364,8 @@ ADAPTERS: dict[str, Adapter] = {
     "MODELS.mobilenet.TripletAttention_MobileNetV2": ModuleAdapter(_triplet, DEEP_NARROW_NET),
     "SGBlock": ModuleAdapter(_sandglass_block, **_SHORT_NAMES),
     "MXNet": ModuleAdapter(_mobilenext, DEEP_NARROW_NET, **_SHORT_NAMES),
+    "Solver (cifar)": _online_label_smoothing,
+    "Solver (fine-grained)": _online_label_smoothing,
 }
 
 

@@ -19,6 +19,7 @@ import foveal
 from foveal.config import AugmentConfig
 from foveal.tasks.run import write_config
 
+OLS = "online_label_smoothing"
 TIMEOUT = 180  # seconds after which a hang is a failure
 
 pytestmark = pytest.mark.skipif(
@@ -83,17 +84,20 @@ def test_evaluation_gives_the_numbers_of_one_process(config, replaced):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_size", [2, 5, 12])  # 9 val pictures: 5 batches, 2, 1
+@pytest.mark.parametrize(
+    ("batch_size", "loss"),  # 9 val pictures: 5 batches, 2, 1
+    [(2, "cross_entropy"), (5, "cross_entropy"), (12, "cross_entropy"), (5, OLS), (2, OLS)],
+)
 def test_training_equals_one_process_with_twice_the_batch(
-    network_without_batch_statistics, replaced, tmp_path, batch_size
+    network_without_batch_statistics, replaced, tmp_path, batch_size, loss
 ):
-    config = replaced(network_without_batch_statistics, batch_size=batch_size)
+    config = replaced(network_without_batch_statistics, batch_size=batch_size, loss=loss)
     write_config(tmp_path, replaced(config, out=str(tmp_path / "two")))
     run(torchrun("train", "--config", tmp_path / "config.yaml"))
     foveal.train(replaced(config, out=str(tmp_path / "one"), batch_size=2 * batch_size))
 
-    rows = []
-    for name in ("one", "two"):
+    rows, names = [], ("one", "two")
+    for name in names:
         with (tmp_path / name / "metrics.csv").open() as file:
             rows.append(list(csv.DictReader(file)))
     assert [row["epoch"] for row in rows[1]] == ["1", "2", "3"]
@@ -105,6 +109,12 @@ def test_training_equals_one_process_with_twice_the_batch(
     assert one.keys() == two.keys()
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-6)
+
+    states = [torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in names]
+    one, two = (state["state_dict"] for state in states)
+    for key in (key for key in one if key.startswith("loss.")):  # the soft labels, if there are any
+        torch.testing.assert_close(two[key], one[key], rtol=1e-5, atol=1e-6)
+        assert key != "loss.soft_labels" or not one[key].eq(1 / 3).all()
 
     # What the two processes wrote at the end, one process finds again, to the last digit.
     written = json.loads((tmp_path / "two" / "metrics.json").read_text())

@@ -1,16 +1,44 @@
 """Training losses by name."""
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from foveal.losses.generalized_cross_entropy import (
+    GeneralizedCrossEntropy,
+    generalized_cross_entropy,
+)
+from foveal.losses.online_label_smoothing import OnlineLabelSmoothing
+from foveal.losses.symmetric_cross_entropy import SymmetricCrossEntropy, symmetric_cross_entropy
 from foveal.names import unknown
 
-__all__ = ["LOSSES", "create_loss"]
+__all__ = [
+    "LOSSES",
+    "GeneralizedCrossEntropy",
+    "OnlineLabelSmoothing",
+    "SymmetricCrossEntropy",
+    "create_loss",
+    "generalized_cross_entropy",
+    "symmetric_cross_entropy",
+]
 
-LOSSES: dict[str, type[nn.Module]] = {"cross_entropy": nn.CrossEntropyLoss}
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "cross_entropy": nn.CrossEntropyLoss,
+    "label_smoothing": functools.partial(nn.CrossEntropyLoss, label_smoothing=0.1),
+    "symmetric_cross_entropy": SymmetricCrossEntropy,
+    "generalized_cross_entropy": GeneralizedCrossEntropy,
+    "online_label_smoothing": OnlineLabelSmoothing,
+    "online_label_smoothing_cifar": functools.partial(OnlineLabelSmoothing, init="zeros"),
+    "online_label_smoothing_finegrained": functools.partial(
+        OnlineLabelSmoothing, hard_weight=1.0, soft_weight=1.0, freeze_at=0.88
+    ),
+}
+"""Every loss over classes: ``loss(logits [B, K, ...], target)``, the target class indices
+[B, ...] or probabilities [B, K, ...]."""
 
 
 def create_loss(
@@ -29,8 +57,8 @@ def create_loss(
     """
     if name not in LOSSES:
         raise ValueError(unknown("loss", name, LOSSES))
-    loss_class = LOSSES[name]
-    own = inspect.signature(loss_class).parameters
+    make = LOSSES[name]
+    own = inspect.signature(make).parameters
     given = {"num_classes": num_classes, "weight": weight}
     given = {key: value for key, value in given.items() if key in own}
     # The first two are given above, the others could make more of the loss than one number.
@@ -39,10 +67,11 @@ def create_loss(
     for key in args:
         if key not in known:
             raise ValueError(unknown(f"argument of the loss {name}", key, known))
-    loss = loss_class(**given, **args)
-    try:  # values out of range are found by the first use only
-        loss(torch.zeros(2, num_classes), torch.zeros(2, dtype=torch.int64))
-    except RuntimeError as error:
+    try:
+        loss = make(**given, **args)
+        # Values out of range that torch finds at the first use; in eval mode nothing is collected.
+        loss.eval()(torch.zeros(2, num_classes), torch.zeros(2, dtype=torch.int64))
+    except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"the loss {name} cannot be used so: {reason}") from error
-    return loss
+    return loss.train()

@@ -126,5 +126,9 @@ class SaveRun(Checkpoint):  # a Checkpoint: Lightning calls those after the task
             raise RunInterrupted(f"stopped after epoch {trainer.current_epoch + 1}")
 
     def _save(self, trainer: Trainer) -> None:
+        task = trainer.lightning_module
+        assert isinstance(task, Task)
+        for loss in task.collecting_losses():
+            loss.gather()
         trainer.save_checkpoint(self.path)
         self._last_save = time.monotonic()

@@ -80,6 +80,9 @@ class ClassifyTask(Task):
         )
         self.mixing = _mixing(config, num_classes)
         self.num_classes = num_classes
+        if self.mixing is not None and "mixed" not in config.loss_args:
+            for part in self.collecting_losses():
+                part.mixed = "weighted"  # every picture is mixed, so none would be collected
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Return the loss of one batch, with mixup or cutmix if asked for."""

@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from foveal.config import TrainConfig
 from foveal.data.sampling import BatchSampler, seed_torch
+from foveal.losses import OnlineLabelSmoothing
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 POLY_POWER = {"poly": 0.9, "linear": 1.0}
@@ -157,8 +158,12 @@ class Task(LightningModule):
         """Keep DDP from sharing buffers before each batch; :meth:`on_validation_epoch_start` does.
 
         DDP does it in validation too, where a process with one batch more than the others would
-        wait for them for ever.
+        wait for them for ever. And it has given all processes what the first one's losses have
+        collected.
         """
+        if self.global_rank:
+            for loss in self.collecting_losses():
+                loss.forget()
         wrapped = self.trainer.strategy.model
         if isinstance(wrapped, DistributedDataParallel):
             wrapped.broadcast_buffers = False
@@ -228,7 +233,8 @@ class Task(LightningModule):
         """
         self.scores.reset()
         if self.trainer.world_size > 1:
-            for buffer in self.buffers():
+            networks = [self.model, *([] if self.average is None else [self.average])]
+            for buffer in (b for network in networks for b in network.buffers()):
                 torch.distributed.broadcast(buffer, src=0)
 
     def on_test_epoch_start(self) -> None:
@@ -259,6 +265,12 @@ class Task(LightningModule):
                 **self.evaluated,
             }
         )
+        for collecting in self.collecting_losses():
+            collecting.next_epoch()
+
+    def collecting_losses(self) -> list[OnlineLabelSmoothing]:
+        """Return the parts of the loss that collect what the network says over an epoch."""
+        return [part for part in self.loss.modules() if isinstance(part, OnlineLabelSmoothing)]
 
     def _mean_loss(self) -> float:
         mean = self._loss_sum / max(self._loss_count, 1)

@@ -197,6 +197,14 @@ class _Training:
             records = state["foveal"]
             if records["finished"]:
                 self.task.history = records["history"]
+                prefix = "loss."
+                self.task.loss.load_state_dict(
+                    {
+                        key.removeprefix(prefix): value
+                        for key, value in state["state_dict"].items()
+                        if key.startswith(prefix)
+                    }
+                )
                 return
         try:
             self.trainer.fit(
