@@ -68,7 +68,7 @@ FACTORS = {
     "loss": {
         "cross_entropy": {},
         "online_label_smoothing": {"loss": "online_label_smoothing"},
-        "class weights": {"loss": "generalized_cross_entropy", "class_weights": "balanced"},
+        "class weights": {"class_weights": "balanced"},
     },
     "augmentation": {
         "none": {"augment": AugmentConfig(min_scale=1.0, hflip=0.0)},
@@ -88,7 +88,7 @@ def possible(case):
 
     Several labels have their own loss. A map layer needs blocks that pass maps on.
     """
-    if case["task"] == "several labels" and case["loss"] != "cross_entropy":
+    if case["task"] == "several labels" and case["loss"] not in ("cross_entropy", "class weights"):
         return False
     return case["insertion"] == "nothing inserted" or case["backbone"] not in NO_BLOCKS
 
