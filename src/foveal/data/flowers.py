@@ -32,6 +32,9 @@ def read(root: Path) -> Found:
         ValueError: a file is missing, damaged or of other contents, a number is out of range, or a
             picture is in two splits.
     """
+    import foveal.torchvision_check  # noqa: F401  (before torchvision)
+
+    # isort: split
     from torchvision.datasets import Flowers102
 
     folder = _folder(root)

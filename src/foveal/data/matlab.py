@@ -1,4 +1,8 @@
-"""Variables of MATLAB files. They are data alone: reading them runs no code of the file."""
+"""Variables of MATLAB files, read by SciPy.
+
+Reading runs no code of the file. But SciPy's reader is not hardened: a file that somebody has
+tampered with can end the process. (What it compresses has a checksum, and cut files raise errors.)
+"""
 
 from pathlib import Path
 from typing import Any
