@@ -129,7 +129,10 @@ IDS = range(1, 13)
             {"classes": ["0 a", "1 b", "2 c"]},
             r"classes\.txt: the classes must be numbered from 1 to 3, each once",
         ),
-        ({"classes": ["1 a", "2 b", "3 a"]}, r"classes\.txt: the class name 'a' stands there twice"),
+        (
+            {"classes": ["1 a", "2 b", "3 a"]},
+            r"classes\.txt: the class name 'a' stands there twice",
+        ),
         ({"images": ["1 a.jpg", "1 b.jpg"]}, r"images\.txt: two lines begin with 1"),
     ],
 )
