@@ -124,6 +124,15 @@ def test_a_mirror_of_class_folders_is_an_imagefolder(paint_classes, tmp_path):
     assert not cars.detect(tmp_path / "other")
 
 
+def test_a_mirror_with_a_csv_file_is_read_from_that(write, tmp_path):
+    folder = write()
+    lines = [f"cars_train/{k:05}.jpg,{CLASSES[k % 3]}\n" for k in range(1, 10)]
+    (folder / "labels.csv").write_text("".join(lines))
+    assert read_classification(folder).layout == "csv"
+    (folder / "labels.csv").write_text("name,year\nsomebody,2013\n")
+    assert read_classification(folder).layout == "cars"
+
+
 def test_contents_that_do_not_fit_are_named(write, tmp_path):
     folder = write()
     train = folder / "devkit" / "cars_train_annos.mat"

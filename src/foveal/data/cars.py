@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foveal.data import csv_labels
 from foveal.data.lists import require_distinct, unlisted
 from foveal.data.matlab import read_mat, whole_numbers
 from foveal.data.parts import Found, PictureFiles
@@ -21,9 +22,9 @@ _FILES = {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlabels.m
 def detect(root: Path) -> bool:
     """Return whether there are pictures in ``cars_train``, here or below ``stanford_cars``.
 
-    Mirrors with class folders are for the ImageFolder reader.
+    Mirrors with class folders or a CSV file of classes are for the readers of those.
     """
-    return _folder(root) is not None
+    return _folder(root) is not None and not csv_labels.lists_pictures(root)
 
 
 def read(root: Path) -> Found:
