@@ -69,6 +69,19 @@ def test_two_sets_side_by_side_must_be_told_apart(tmp_path):
         detect(tmp_path)
 
 
+def test_a_folder_of_several_fine_grained_sets_is_not_taken_for_one_of_them(paint, tmp_path):
+    (tmp_path / "flowers-102").mkdir()
+    (tmp_path / "flowers-102" / "setid.mat").touch()
+    (tmp_path / "fgvc-aircraft-2013b" / "data").mkdir(parents=True)
+    (tmp_path / "fgvc-aircraft-2013b" / "data" / "images_family_test.txt").touch()
+    paint("stanford_cars/cars_train/00001.jpg")
+    assert detect(tmp_path / "stanford_cars") == "cars"
+    with pytest.raises(
+        ValueError, match=r"data\.layout cars or --data\.layout aircraft or --data\.layout flowers"
+    ):
+        detect(tmp_path)
+
+
 def test_sentences_for_other_tasks(tmp_path):
     assert wrong_task(tmp_path, "voc") == (
         f"{tmp_path}: this looks like the VOC layout: did you mean `foveal train segment`?"

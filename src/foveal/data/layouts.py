@@ -7,7 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from foveal.data import cifar, csv_labels, fashion, idx, imagefolder, other_tasks, usps
+from foveal.data import (
+    aircraft,
+    cars,
+    cifar,
+    csv_labels,
+    cub,
+    fashion,
+    flowers,
+    idx,
+    imagefolder,
+    other_tasks,
+    usps,
+)
 from foveal.data.imagefolder import subfolders
 from foveal.data.parts import Found
 from foveal.data.pictures import list_pictures
@@ -45,6 +57,12 @@ LAYOUTS: dict[str, Layout] = {
     "cifar": Layout("CIFAR", "classify", cifar.detect, cifar.read, labels=cifar.LABELS),
     "idx": Layout("MNIST", "classify", idx.detect, idx.read),
     "usps": Layout("USPS", "classify", usps.detect, usps.read),
+    "cub": Layout("CUB-200-2011", "classify", cub.detect, cub.read),
+    "cars": Layout("Stanford Cars", "classify", cars.detect, cars.read),
+    "aircraft": Layout(
+        "FGVC-Aircraft", "classify", aircraft.detect, aircraft.read, labels=aircraft.LABELS
+    ),
+    "flowers": Layout("Flowers-102", "classify", flowers.detect, flowers.read),
     "voc": Layout("VOC", "segment", other_tasks.is_voc),
     "voc_boxes": Layout("VOC", "detect", other_tasks.is_voc_boxes),
     "coco": Layout("COCO", "detect", other_tasks.is_coco),
@@ -62,6 +80,9 @@ LAYOUTS: dict[str, Layout] = {
     "imagefolder": Layout("ImageFolder", "classify", imagefolder.detect, imagefolder.read),
 }
 
+# Known by files of fixed names, which a folder of several sets may hold side by side.
+_WITH_FILES = ("cifar", "idx", "usps", "cub", "cars", "aircraft", "flowers")
+
 
 def classification_layouts() -> list[str]:
     """Return the names of the layouts that classification reads."""
@@ -77,7 +98,7 @@ def detect(root: Path) -> str:
     """
     require(root)
     found = [name for name in LAYOUTS if _is(name, root)]
-    files = [name for name in found if name in ("cifar", "idx", "usps")]
+    files = [name for name in found if name in _WITH_FILES]
     if len(files) > 1:
         choices = " or ".join(f"--data.layout {name}" for name in files)
         raise ValueError(f"{root}: holds several sets of pictures: choose one with {choices}")
