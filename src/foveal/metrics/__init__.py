@@ -6,5 +6,6 @@ from foveal.metrics.classification import (
     MultiLabelScores,
     expected_calibration_error,
 )
+from foveal.metrics.fgsm import fgsm
 
-__all__ = ["ClassificationScores", "MultiLabelScores", "expected_calibration_error"]
+__all__ = ["ClassificationScores", "MultiLabelScores", "expected_calibration_error", "fgsm"]
