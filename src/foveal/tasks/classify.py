@@ -312,7 +312,7 @@ class ClassifySetup(Setup):
         )
 
     def figures(self, task: Task, folder: Path) -> list[Figure]:
-        """Draw confusion, test pictures with their predictions, mistakes and attention gates."""
+        """Draw predictions, mistakes, confusion, reliability, soft labels and attention gates."""
         from foveal.tasks import classify_figures
 
         assert isinstance(task, ClassifyTask)

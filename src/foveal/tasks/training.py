@@ -200,6 +200,7 @@ class _Training:
             records = state["foveal"]
             if records["finished"]:
                 self.task.history = records["history"]
+                self.task.load_state_dict(state["state_dict"])  # the report tells of the loss too
                 return
         try:
             self.trainer.fit(
