@@ -63,7 +63,7 @@ def fgsm(
         for module, mode in modes:
             module.training = mode
     m, s = (x.new_tensor(values).view(-1, 1, 1) for values in (mean, std))
-    return (x + epsilon / s * gradient.sign()).clamp((0 - m) / s, (1 - m) / s)
+    return (x.detach() + epsilon / s * gradient.sign()).clamp((0 - m) / s, (1 - m) / s)
 
 
 def _input_gradient(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:

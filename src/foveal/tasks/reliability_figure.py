@@ -36,12 +36,14 @@ def draw_reliability(confidence: Tensor, correct: Tensor, folder: Path) -> Figur
     bar: dict[str, Any] = {"width": width, "align": "edge", "linewidth": 0.8}
     canvas = Canvas(figsize=(4.8, 6.4), layout="constrained")
     upper, lower = canvas.subplots(2, 1, sharex=True, height_ratios=(3.6, 1))
-    upper.bar(left[used], right[used], color=RIGHT, edgecolor=INK, label="accuracy", **bar)
+    upper.bar(left[used], right[used], color=RIGHT, edgecolor=INK, **bar)
     for sign, label, look in GAPS:
         some = used & (sign * (sure - right) > 0)
         if some.any():
             gap, base = np.abs(sure - right)[some], np.minimum(sure, right)[some]
             upper.bar(left[some], gap, bottom=base, label=label, **look, **bar)
+    ends = left[used], left[used] + width
+    upper.hlines(right[used], *ends, color=INK, linewidth=2.2, label="accuracy")
     upper.plot((0, 1), (0, 1), color=INK, linestyle="--", linewidth=1, label="perfect calibration")
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     upper.set_title(f"expected calibration error {error:.4f} ({len(count)} bins)", fontsize=10)
