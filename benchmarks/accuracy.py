@@ -1,13 +1,18 @@
-"""What attention layers and blocks do to accuracy: small real data sets, several seeds each.
+"""What attention layers, blocks and losses do to accuracy: small data sets, several seeds each.
 
     python benchmarks/accuracy.py cifar10 --root CIFAR10 --out accuracy.jsonl
     python benchmarks/accuracy.py pacs --root PACS --out accuracy.jsonl
     python benchmarks/accuracy.py blocks --root CIFAR10 --out accuracy.jsonl
+    python benchmarks/accuracy.py fashion_clean --root FashionMNIST --out losses.jsonl
+    python benchmarks/accuracy.py fashion_noise20 --root FashionMNIST --out losses.jsonl
+    python benchmarks/accuracy.py fashion_noise40 --root FashionMNIST --out losses.jsonl
+    python benchmarks/accuracy.py cifar10_losses --root CIFAR10 --out losses.jsonl
+    python benchmarks/accuracy.py scenes_fine --out losses.jsonl
     python benchmarks/accuracy.py --show accuracy.jsonl
 
 Each finished run is one line of JSON in the file, under a hash of its config; runs that are there
 are not repeated, so the command can be stopped and given again. ``--tune`` runs the learning rates
-to choose from on the plain network and another seed, and compares them on validation pictures.
+to choose from on the first variant and another seed, and compares them on validation pictures.
 """
 
 import argparse
@@ -32,31 +37,54 @@ from foveal.config import AugmentConfig, ClassifyConfig, DataConfig, to_dict
 from foveal.models import count
 
 SEEDS = (0, 1, 2)
-TUNING_SEEDS = {"cifar10": (100,), "pacs": (100, 101)}  # PACS has 84 pictures to validate with
+TUNING_SEEDS = {  # PACS has 84 pictures to validate with
+    "cifar10": (100,),
+    "pacs": (100, 101),
+    "fashion_noise20": (100,),
+    "cifar10_losses": (100,),
+    "scenes_fine": (100,),
+}
 RATES = (1e-3, 3e-3, 6e-3)
 
-# Variant -> (model, model_args). All networks of a table have the same recipe and starting rule.
-ATTENTION = {
-    "plain": ("mobilenetv2", {"width": 0.5}),
-    "squeeze-and-excitation": ("mobilenetv2_050_se", {}),
-    "CBAM": ("mobilenetv2_050_cbam", {}),
-    "coordinate": ("mobilenetv2_050_coordinate", {}),
-    "triplet": ("mobilenetv2_050_triplet", {}),
+# Variant -> what it changes in the table's config; the recipe and the starting rule are the same.
+ATTENTION: dict[str, dict[str, Any]] = {
+    "plain": {"model": "mobilenetv2", "model_args": {"width": 0.5}},
+    "squeeze-and-excitation": {"model": "mobilenetv2_050_se"},
+    "CBAM": {"model": "mobilenetv2_050_cbam"},
+    "coordinate": {"model": "mobilenetv2_050_coordinate"},
+    "triplet": {"model": "mobilenetv2_050_triplet"},
 }
 # Multiply-adds at 32 pixels within 2 % of the first row's.
-BLOCKS = {
-    "MobileNetV2 0.5": ("mobilenetv2", {"width": 0.5}),
-    "MobileNetV2 0.4 of sandglasses": ("mobilenetv2", {"width": 0.4, "block": "sandglass"}),
-    "MobileNeXt 0.46": ("mobilenext", {"width": 0.46}),
+SANDGLASSES = {"width": 0.4, "block": "sandglass"}
+BLOCKS: dict[str, dict[str, Any]] = {
+    "MobileNetV2 0.5": {"model": "mobilenetv2", "model_args": {"width": 0.5}},
+    "MobileNetV2 0.4 of sandglasses": {"model": "mobilenetv2", "model_args": SANDGLASSES},
+    "MobileNeXt 0.46": {"model": "mobilenext", "model_args": {"width": 0.46}},
+}
+LOSSES: dict[str, dict[str, Any]] = {
+    "cross entropy": {},
+    "label smoothing": {"loss": "label_smoothing"},
+    "symmetric cross entropy": {"loss": "symmetric_cross_entropy"},
+    "generalised cross entropy": {"loss": "generalized_cross_entropy"},
+    "online label smoothing": {"loss": "online_label_smoothing"},
+}
+# Ten classes: what the online label smoothing authors took for CIFAR-10.
+LOSSES_10 = {
+    **LOSSES,
+    "symmetric cross entropy": {
+        "loss": "symmetric_cross_entropy",
+        "loss_args": {"alpha": 0.1, "beta": 1.0},
+    },
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Variants on one data set, and the settings that they share."""
+    """Variants on one data set, the settings that they share, and the scores to show."""
 
-    variants: dict[str, tuple[str, dict[str, Any]]]
+    variants: dict[str, dict[str, Any]]
     config: ClassifyConfig
+    scores: tuple[str, ...] = ("test/accuracy", "val/accuracy")
 
 
 CIFAR10 = ClassifyConfig(
@@ -75,10 +103,34 @@ PACS = dataclasses.replace(
     augment=AugmentConfig(min_scale=0.35),
     epochs=30,
 )
+FASHION = ClassifyConfig(
+    data=DataConfig(layout="idx", image_size=28, batch_size=64, workers=0),
+    model="test_resnet",  # timm's smallest ResNet, 0.37 million parameters
+    augment=AugmentConfig(min_scale=1.0, padding=2),
+    epochs=12,
+    lr=3e-3,
+    fgsm=0.01,
+)
+SCORES = ("test/accuracy", "last/accuracy", "test/ece", "test/nll", "test/accuracy_fgsm")
+
+
+def noisy(rate: float) -> ClassifyConfig:
+    """Return the fashion recipe with a share of wrong training labels."""
+    data = dataclasses.replace(FASHION.data, label_noise=rate)
+    return dataclasses.replace(FASHION, data=data)
+
+
+CIFAR10_LOSSES = dataclasses.replace(
+    FASHION, data=dataclasses.replace(FASHION.data, layout="cifar", image_size=32), epochs=20
+)
 TABLES = {
     "cifar10": Table(ATTENTION, CIFAR10),
     "pacs": Table(ATTENTION, PACS),
     "blocks": Table(BLOCKS, CIFAR10),
+    "fashion_clean": Table(LOSSES_10, FASHION, SCORES),
+    "fashion_noise20": Table(LOSSES_10, noisy(0.2), SCORES),
+    "fashion_noise40": Table(LOSSES_10, noisy(0.4), SCORES),
+    "cifar10_losses": Table(LOSSES_10, CIFAR10_LOSSES, SCORES),
 }
 
 
@@ -100,17 +152,22 @@ def main() -> int:
     if args.table is not None and args.steps:
         print(steps(args.table, args.threads))
         return 0
-    if args.table is None or args.root is None or args.out is None:
-        parser.error("name a table, --root and --out; or a table and --steps; or --show FILE")
+    if args.table is None or args.out is None:
+        parser.error("name a table and --out; or a table and --steps; or --show FILE")
+    built_in = TABLES[args.table].config.data.layout == "scenes"
+    if built_in != (args.root is None):
+        parser.error(f"{args.table} {'needs no' if built_in else 'needs'} --root")
     if args.tune and args.table not in TUNING_SEEDS:
         parser.error(
-            f"--tune is for {' and '.join(TUNING_SEEDS)}: blocks has the recipe of cifar10"
+            f"--tune is for {', '.join(TUNING_SEEDS)}: the others have the recipe of one of these"
         )
     with tempfile.TemporaryDirectory() as folder:
-        root = pacs_list(Path(args.root), Path(folder)) if args.table == "pacs" else args.root
+        root: str | None = args.root
+        if root is not None and args.table == "pacs":
+            root = str(pacs_list(Path(root), Path(folder)))
         plan = list(tuning(args.table) if args.tune else runs(args.table))
         for number, (variant, config) in enumerate(plan, start=1):
-            data = dataclasses.replace(config.data, root=str(root))
+            data = dataclasses.replace(config.data, root=root)
             config = dataclasses.replace(
                 config, data=data, threads=args.threads, epochs=args.epochs or config.epochs
             )
@@ -131,10 +188,10 @@ def main() -> int:
 def runs(table: str) -> Iterator[tuple[str, ClassifyConfig]]:
     """Yield the runs of a table, seed by seed, so that a part of it is a fair table too."""
     for seed in SEEDS:
-        for variant, (model, model_args) in TABLES[table].variants.items():
-            config = TABLES[table].config
-            arguments = {**config.model_args, **model_args}
-            yield variant, dataclasses.replace(config, model=model, model_args=arguments, seed=seed)
+        for variant, changes in TABLES[table].variants.items():
+            config = dataclasses.replace(TABLES[table].config, seed=seed)
+            arguments = {**config.model_args, **changes.get("model_args", {})}
+            yield variant, dataclasses.replace(config, **{**changes, "model_args": arguments})
 
 
 def tuning(table: str) -> Iterator[tuple[str, ClassifyConfig]]:
@@ -152,10 +209,11 @@ def measure(config: ClassifyConfig) -> dict[str, Any]:
         run = foveal.train(dataclasses.replace(config, out=f"{folder}/run"))
         side = config.data.image_size or 224
         counts = count(run.load(), (3, side, side))
+        with (run.path / "metrics.csv").open() as file:
+            last = list(csv.DictReader(file))[-1]
     return {
         "seed": config.seed,
-        "test": run.metrics["test/accuracy"],
-        "val": run.metrics["val/accuracy"],
+        "scores": {**run.metrics, "last/accuracy": float(last["val/accuracy"])},
         "seconds": round(time.monotonic() - start, 1),
         "parameters": counts.parameters,
         "multiply_adds": counts.multiply_adds,
@@ -229,28 +287,33 @@ def show(path: Path) -> str:
     text = []
     for table in dict.fromkeys(line["table"] for line in lines):
         rows = [line for line in lines if line["table"] == table]
+        scores = TABLES[table.split()[0]].scores
         text += [
             "",
             f"{table}: {rows[0]['threads']} thread(s), torch {rows[0]['torch']}",
             "",
-            "| network | parameters | multiply-adds | test accuracy | validation | seeds | s/run |",
-            "|---|---|---|---|---|---|---|",
+            f"| | parameters | multiply-adds | {' | '.join(scores)} | seeds | s/run |",
+            "|---|---|---|" + len(scores) * "---|" + "---|---|",
         ]
         for variant in dict.fromkeys(row["variant"] for row in rows):
             own = [row for row in rows if row["variant"] == variant]
             seconds = statistics.mean(row["seconds"] for row in own)
+            cells = [spread([row["scores"][s] for row in own], s.endswith("nll")) for s in scores]
             text.append(
                 f"| {variant} | {own[0]['parameters']:,d} | {own[0]['multiply_adds'] / 1e6:.2f} M "
-                f"| {spread([row['test'] for row in own])} | {spread([row['val'] for row in own])} "
+                f"| {' | '.join(cells)} "
                 f"| {', '.join(str(row['seed']) for row in own)} | {seconds:.0f} |"
             )
     return "\n".join(text).strip()
 
 
-def spread(values: list[float]) -> str:
-    """Return mean ± standard deviation of fractions, in per cent."""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f} %" if len(values) > 1 else f"{mean} %"
+def spread(values: list[float], nats: bool = False) -> str:
+    """Return mean ± standard deviation, of fractions in per cent."""
+    scale, digits, unit = (1, 3, "") if nats else (100, 1, " %")
+    mean = f"{scale * statistics.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean + unit
+    return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}{unit}"
 
 
 if __name__ == "__main__":

@@ -49,6 +49,17 @@ def test_every_recipe_returns_a_config_that_survives_yaml(name):
         ({"task": "classify", "data": {"val_fraction": 1.5}}, "must lie in (0, 1), not 1.5"),
         ({"task": "classify", "data": {"val_fraction": 0.0}}, "data.val_fraction must lie in (0"),
         ({"task": "classify", "data": {"test_fraction": 1.0}}, "data.test_fraction must lie in (0"),
+        ({"task": "classify", "data": {"label_noise": 1.0}}, "must lie in [0, 1), not 1.0"),
+        ({"task": "classify", "data": {"label_noise": -0.1}}, "data.label_noise must lie in [0, 1"),
+        (
+            {"task": "classify", "data": {"label_noise_kind": "flip"}},
+            "'data.label_noise_kind' must be symmetric or pair, not 'flip'",
+        ),
+        (
+            {"task": "classify", "data": {"label_noise_seed": -1}},
+            "data.label_noise_seed must be at least 0, not -1",
+        ),
+        ({"task": "classify", "fgsm": 8.0}, "fgsm must lie in [0, 1], not 8.0"),
         (
             {"task": "classify", "augment": {"padding": 4}},
             "augment.padding needs augment.min_scale 1, not 0.35",
@@ -147,3 +158,15 @@ def test_configs_are_frozen():
 def test_multi_label_takes_no_other_loss(ignored):
     with pytest.raises(ValueError, match="multi_label trains the binary cross entropy"):
         ClassifyConfig(multi_label=True, **ignored)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"data": DataConfig(label_noise=0.2)}, "data.label_noise swaps the one class"),
+        ({"fgsm": 0.1}, "fgsm attacks the one class"),
+    ],
+)
+def test_multi_label_takes_nothing_that_needs_one_class_a_picture(values, message):
+    with pytest.raises(ValueError, match=message):
+        ClassifyConfig(multi_label=True, **values)

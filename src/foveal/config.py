@@ -38,6 +38,12 @@ class DataConfig:
             in (0, 1).
         split_seed: seed of those two draws, apart from the run's seed so that runs with other
             seeds see the same split.
+        label_noise: share of each class's training labels that are made wrong, in [0, 1); 0 is
+            off. Validation and test keep their true labels.
+        label_noise_kind: what a wrong label is: ``symmetric`` draws any other class, ``pair``
+            takes the next one.
+        label_noise_seed: seed of that draw, apart from the run's seed so that runs with other
+            seeds learn from the same labels.
     """
 
     root: str | None = None
@@ -50,16 +56,22 @@ class DataConfig:
     val_fraction: float = 0.1
     test_fraction: float = 0.1
     split_seed: int = 0
+    label_noise: float = 0.0
+    label_noise_kind: Literal["symmetric", "pair"] = "symmetric"
+    label_noise_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
             _at_least("data.image_size", self.image_size, 1)
         _at_least("data.batch_size", self.batch_size, 1)
         _at_least("data.workers", self.workers, 0)
+        _at_least("data.label_noise_seed", self.label_noise_seed, 0)
         for name in ("val_fraction", "test_fraction"):
             if not 0 < getattr(self, name) < 1:
                 value = getattr(self, name)
                 raise ValueError(f"data.{name} must lie in (0, 1), not {value!r}")
+        if not 0 <= self.label_noise < 1:
+            raise ValueError(f"data.label_noise must lie in [0, 1), not {self.label_noise!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,18 +241,32 @@ class ClassifyConfig(TrainConfig):
         augment: random changes to training pictures.
         multi_label: a picture may show several classes or none; labels come from a CSV.
         class_weights: ``balanced`` weights the loss by the inverse of each class's frequency.
+        fgsm: strength of the fast gradient sign attack in the final test, in picture values
+            [0, 1]; 0 is off. It adds the score ``test/accuracy_fgsm``.
     """
 
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     multi_label: bool = False
     class_weights: Literal["none", "balanced"] = "none"
+    fgsm: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _within("fgsm", self.fgsm, 0, 1)
         if self.multi_label and (self.loss != "cross_entropy" or self.loss_args):
             raise ValueError(
                 "multi_label trains the binary cross entropy of each class: leave loss and "
                 "loss_args out"
+            )
+        if self.multi_label and self.data.label_noise:
+            raise ValueError(
+                "data.label_noise swaps the one class of a picture, and multi_label has any "
+                "number of them: leave one of the two out"
+            )
+        if self.multi_label and self.fgsm:
+            raise ValueError(
+                "fgsm attacks the one class of a picture, and multi_label has any number of them: "
+                "leave one of the two out"
             )
 
 

@@ -62,6 +62,15 @@ def test_eval_says_which_split_it_used(run, capsys):
     assert scores == {k: v for k, v in metrics.items() if k.startswith("test/")}
 
 
+def test_eval_attacks(run, capsys):
+    assert main(["eval", str(run), "--json", "--fgsm", "0"]) == 0
+    assert "test/accuracy_fgsm" not in json.loads(capsys.readouterr().out)
+    assert main(["eval", str(run), "--json", "--fgsm", "1"]) == 0  # white where it was black
+    scores = json.loads(capsys.readouterr().out)
+    assert 0 <= scores["test/accuracy_fgsm"] <= scores["test/accuracy"]
+    assert "fgsm must lie in [0, 1], not 8.0" in failing(capsys, "eval", run, "--fgsm", "8")
+
+
 def test_predict_writes_json_csv_and_pictures(run, folder, tmp_path, capsys):
     single = folder / "Äpfel" / "picture 0.JPG"
     status = main(["predict", str(run), str(single), str(folder), "--out", str(tmp_path / "o")])

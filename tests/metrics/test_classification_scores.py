@@ -6,7 +6,12 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from foveal.metrics import ClassificationScores, MultiLabelScores, expected_calibration_error
+from foveal.metrics import (
+    ClassificationScores,
+    MultiLabelScores,
+    calibration_bins,
+    expected_calibration_error,
+)
 from foveal.metrics.classification import exact_mean
 
 
@@ -97,6 +102,28 @@ def test_perfect_and_worst_calibration():
     assert expected_calibration_error(ones, ones) == 0
     assert expected_calibration_error(ones, 0 * ones) == 1
     assert math.isnan(expected_calibration_error(torch.empty(0), torch.empty(0)))
+
+
+def test_bins_by_hand():
+    """Upper edges belong to their bin; a confidence of 0 goes to the first."""
+    confidence = torch.tensor([0.0, 0.25, 0.26, 0.5, 1.0, 0.9, math.nan], dtype=torch.float64)
+    correct = torch.tensor([1, 0, 0, 1, 1, 0, 1])
+    bins = calibration_bins(confidence, correct, bins=4)
+    assert bins.pictures.tolist() == [2, 2, 0, 2]
+    assert bins.confidence[[0, 1, 3]].tolist() == pytest.approx([0.125, 0.38, 0.95])
+    assert bins.accuracy[[0, 1, 3]].tolist() == [0.5, 0.5, 0.5]
+    assert bins.confidence[2].isnan()
+    assert bins.accuracy[2].isnan()
+    # (2 * 0.375 + 2 * 0.12 + 2 * 0.45) / 6
+    ece = expected_calibration_error(confidence[:6], correct[:6], bins=4)
+    assert ece == pytest.approx(0.315)
+    assert math.isnan(expected_calibration_error(confidence, correct, bins=4))
+
+
+def test_bins_of_nothing():
+    bins = calibration_bins(torch.empty(0), torch.empty(0))
+    assert bins.pictures.tolist() == [0] * 15
+    assert bins.accuracy.isnan().all()
 
 
 def test_exact_mean_is_the_rounded_true_mean():

@@ -77,10 +77,12 @@ def network_without_batch_statistics(config, replaced):
 def test_evaluation_gives_the_numbers_of_one_process(config, replaced):
     """Batches of 4, 4, 4 and 3 of 15 pictures: two for each process, of 8 and 7 pictures."""
     done = foveal.train(replaced(config, max_steps=3))
-    output = run(torchrun("eval", done.path, "--json", "--data.batch_size", 4))
-    expected = foveal.evaluate(done, batch_size=4).scores
+    flags = ("--json", "--data.batch_size", 4, "--fgsm", 0.02)
+    output = run(torchrun("eval", done.path, *flags))
+    expected = foveal.evaluate(done, batch_size=4, fgsm=0.02).scores
     assert json.loads(output) == expected
-    assert {"test/accuracy", "test/nll", "test/ece"} <= expected.keys()
+    names = {"test/accuracy", "test/nll", "test/ece", "test/accuracy_fgsm"}
+    assert names <= expected.keys()
 
 
 @pytest.mark.slow

@@ -18,6 +18,13 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--data.workers", dest="workers", type=int)
     parser.add_argument("--data.on_error", dest="on_error", choices=["stop", "skip"])
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
+    parser.add_argument(
+        "--fgsm",
+        type=float,
+        metavar="X",
+        help="strength of the fast gradient sign attack, in picture values [0, 1]; 0 is off; "
+        "default: the run's own",
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--json", action="store_true", help="print the scores as JSON only")
     args = parser.parse_args(argv)
@@ -33,6 +40,7 @@ def run(argv: Sequence[str]) -> int:
         workers=args.workers,
         on_error=args.on_error,
         device=args.device,
+        fgsm=args.fgsm,
     )
     if os.environ.get("RANK", "0") != "0":  # under torchrun, every process has the same result
         return 0

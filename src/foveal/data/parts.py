@@ -154,6 +154,13 @@ class ChosenPictures:
         return self.pictures.name(int(self.indices[index]))
 
 
+def with_targets(pictures: StoredPictures, targets: NDArray[Any]) -> StoredPictures:
+    """Return the same pictures under other labels, as in :class:`Pictures`."""
+    relabelled = ChosenPictures(pictures, np.arange(len(pictures)))
+    relabelled.targets = targets
+    return relabelled
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """What a reader finds under a root, before missing splits are drawn.

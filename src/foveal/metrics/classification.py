@@ -5,6 +5,7 @@ on the order of the pictures, on the batches or on the number of processes.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +19,51 @@ def exact_mean(values: Tensor) -> float:
     return math.fsum(values.tolist()) / len(values) if len(values) else math.nan
 
 
+class CalibrationBins(NamedTuple):
+    """Pictures sorted by confidence into equally wide intervals.
+
+    Attributes:
+        pictures: number of pictures of each bin, int64 [bins].
+        confidence: their mean confidence, float64 [bins]; nan in an empty bin.
+        accuracy: share of right predictions, float64 [bins]; nan in an empty bin.
+    """
+
+    pictures: Tensor
+    confidence: Tensor
+    accuracy: Tensor
+
+
+def calibration_bins(confidence: Tensor, correct: Tensor, bins: int = 15) -> CalibrationBins:
+    """Sort pictures by confidence into the intervals (0, 1/bins], (1/bins, 2/bins] and so on.
+
+    Args:
+        confidence: probability of the predicted class, [N] in [0, 1]; nan is left out.
+        correct: 1 where the prediction is right, else 0, [N].
+        bins: number of intervals.
+
+    Example:
+        >>> confidence, correct = torch.tensor([0.4, 0.9, 0.8]), torch.tensor([1.0, 1.0, 0.0])
+        >>> bins = calibration_bins(confidence, correct, bins=2)
+        >>> bins.pictures.tolist(), bins.accuracy.tolist()
+        ([1, 2], [1.0, 0.5])
+    """
+    known = ~confidence.isnan()
+    confidence, correct = confidence[known].double(), correct[known].double()
+    bin_of = (confidence * bins).ceil().clamp(1, bins).long() - 1
+    members = [bin_of == b for b in range(bins)]
+    return CalibrationBins(
+        torch.bincount(bin_of, minlength=bins),
+        *(
+            torch.tensor([exact_mean(values[m]) for m in members], dtype=torch.float64)
+            for values in (confidence, correct)
+        ),
+    )
+
+
 def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 15) -> float:
     r"""Mean gap between confidence and accuracy.
 
-    Pictures are sorted into ``bins`` equally wide intervals of confidence, (0, 1/bins] and so on;
-    the result is :math:`\sum_b \frac{n_b}{n} |acc_b - conf_b|`.
+    :math:`\sum_b \frac{n_b}{n} |acc_b - conf_b|` over the bins of :func:`calibration_bins`.
 
     Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
 
@@ -40,10 +81,9 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
     """
     if not len(confidence) or confidence.isnan().any():
         return math.nan
-    bin_of = (confidence.double() * bins).ceil().clamp(1, bins).long()
-    gap = correct.double() - confidence.double()
-    sums = (abs(math.fsum(gap[bin_of == b].tolist())) for b in set(bin_of.tolist()))
-    return math.fsum(sums) / len(confidence)
+    count, mean_confidence, accuracy = calibration_bins(confidence, correct, bins)
+    gaps = (accuracy - mean_confidence).abs() * count
+    return math.fsum(gaps[count > 0].tolist()) / len(confidence)
 
 
 class ClassificationScores(Metric):

@@ -1,7 +1,9 @@
 """Classification: name what a picture shows."""
 
+import csv
 import dataclasses
 import hashlib
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from torchvision.transforms import v2
 
 from foveal.config import ClassifyConfig
 from foveal.data.classification import read_classification
+from foveal.data.label_noise import noisy_targets
 from foveal.data.loading import (
     Batch,
     TransformedPictures,
@@ -22,11 +25,12 @@ from foveal.data.loading import (
     make_loader,
     probe_all,
 )
-from foveal.data.parts import ChosenPictures, StoredPictures
+from foveal.data.parts import StoredPictures, with_targets
+from foveal.data.pictures import printable
 from foveal.data.sampling import BatchSampler
 from foveal.data.transforms import Preprocess, TrainTransform
 from foveal.losses import create_loss
-from foveal.metrics import ClassificationScores, MultiLabelScores
+from foveal.metrics import ClassificationScores, MultiLabelScores, fgsm
 from foveal.models.input_size import check_input_size
 from foveal.names import unknown
 from foveal.tasks.progress import reading_bar
@@ -48,9 +52,12 @@ class ClassifyTask(Task):
         model: [B, C, H, W] -> logits [B, K].
         num_classes: K.
         targets: labels of the training pictures, int64 [N] or float32 [N, K], for class weights.
+        preprocess: what made the network's input, for the range in which an attack moves.
         batches: sampler of the training batches; None where nothing is trained.
         loader: loader of those batches.
     """
+
+    config: ClassifyConfig
 
     def __init__(
         self,
@@ -59,6 +66,7 @@ class ClassifyTask(Task):
         *,
         num_classes: int,
         targets: np.ndarray,
+        preprocess: Preprocess,
         batches: BatchSampler | None = None,
         loader: DataLoader[Batch] | None = None,
     ) -> None:
@@ -80,6 +88,8 @@ class ClassifyTask(Task):
         )
         self.mixing = _mixing(config, num_classes)
         self.num_classes = num_classes
+        self.preprocess = preprocess
+        self.attacked_scores = ClassificationScores() if config.fgsm else None
         if self.mixing is not None and "mixed" not in config.loss_args:
             for part in self.collecting_losses():
                 part.mixed = "weighted"  # every picture is mixed, so none would be collected
@@ -99,6 +109,29 @@ class ClassifyTask(Task):
         """Add one batch to the scores."""
         x, target, index = batch
         self.scores.update(index, self(self._memory_format(x)).float(), target)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score one batch, also as the fast gradient sign method changes it."""
+        super().test_step(batch, batch_idx)
+        if self.attacked_scores is not None:
+            x, target, index = batch
+            mean, std = self.preprocess.mean, self.preprocess.std
+            x = self._memory_format(x)
+            x = fgsm(self.evaluated_model, x, target, self.config.fgsm, mean=mean, std=std)
+            self.attacked_scores.update(index, self(x).float(), target)
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the previous evaluation's pictures."""
+        super().on_test_epoch_start()
+        if self.attacked_scores is not None:
+            self.attacked_scores.reset()
+
+    def test_scores(self) -> dict[str, float]:
+        """Return the scores of the test, the accuracy under attack last."""
+        scores = super().test_scores()
+        if self.attacked_scores is not None:
+            scores["accuracy_fgsm"] = self.attacked_scores.compute()["accuracy"]
+        return scores
 
     def _memory_format(self, x: Tensor) -> Tensor:
         return x.to(memory_format=torch.channels_last) if self.config.channels_last else x
@@ -128,6 +161,8 @@ def _positive_weights(targets: np.ndarray) -> Tensor:
 
 class ClassifySetup(Setup):
     """Data, network and pictures of a classification run.
+
+    Label noise belongs to training: with ``model`` every label is the true one.
 
     Args:
         config: the run.
@@ -177,6 +212,9 @@ class ClassifySetup(Setup):
             }
         self.left_out: list[str] = []
         self._first_pass(splits)
+        self.true_targets = self.splits["train"].targets
+        if model is None and config.data.label_noise:
+            self._add_label_noise()
 
     def _first_pass(self, splits: Sequence[str]) -> None:
         """Find damaged pictures before time is spent on training."""
@@ -204,6 +242,36 @@ class ClassifySetup(Setup):
                 f"every picture of class {self.classes[k]!r} in {name} is damaged: "
                 "put pictures there that open, or leave the class out everywhere"
             )
+
+    def _add_label_noise(self) -> None:
+        """Make training labels wrong, now that damaged pictures have been left out."""
+        data = self.config.data
+        noisy = noisy_targets(
+            self.true_targets,
+            len(self.classes),
+            data.label_noise,
+            data.label_noise_kind,
+            data.label_noise_seed,
+        )
+        self.splits["train"] = with_targets(self.splits["train"], noisy)
+        changed = int((noisy != self.true_targets).sum())
+        self.notes += (
+            f"label noise: {data.label_noise_kind} {100 * data.label_noise:g} %, seed "
+            f"{data.label_noise_seed}: {changed:,d} of {len(noisy):,d} training labels changed",
+        )
+
+    def records(self) -> dict[str, str]:
+        """Return the table of wrong training labels, where there are any on purpose."""
+        if not self.config.data.label_noise:
+            return {}
+        train, text = self.splits["train"], io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["picture", "true", "given"])
+        for index in np.flatnonzero(train.targets != self.true_targets).tolist():
+            pair = (self.true_targets[index], train.targets[index])
+            names = (train.name(index), *(self.classes[k] for k in pair))
+            writer.writerow([printable(name) for name in names])
+        return {"label_noise.csv": text.getvalue()}
 
     def fingerprint(self) -> dict[str, str]:
         """Return number, and a hash of classes, file names and labels, of each split."""
@@ -241,12 +309,13 @@ class ClassifySetup(Setup):
             self.model,
             num_classes=len(self.classes),
             targets=self.splits["train"].targets,
+            preprocess=self.preprocess,
             batches=batches,
             loader=self.loader("train", batches, augmented=True) if batches else None,
         )
 
     def figures(self, task: Task, folder: Path) -> list[Figure]:
-        """Draw confusion, test pictures with their predictions, mistakes and attention gates."""
+        """Draw predictions, mistakes, confusion, reliability, soft labels and attention gates."""
         from foveal.tasks import classify_figures
 
         assert isinstance(task, ClassifyTask)
@@ -281,11 +350,9 @@ def _with_classes(
         if name not in wanted:
             raise ValueError("the data do not fit this run: " + unknown("class", name, wanted))
     column = np.array([wanted.index(name) for name in names])
-    renumbered = ChosenPictures(pictures, np.arange(len(pictures)))
     if multi_label:
         targets = np.zeros((len(pictures), len(wanted)), dtype=np.float32)
         targets[:, column] = pictures.targets
-        renumbered.targets = targets
     else:
-        renumbered.targets = column[pictures.targets]
-    return renumbered
+        targets = column[pictures.targets]
+    return with_targets(pictures, targets)

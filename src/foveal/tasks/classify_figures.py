@@ -12,7 +12,9 @@ from torch import Tensor
 
 from foveal.explanation import Gates, coordinate_gates
 from foveal.metrics import ClassificationScores, MultiLabelScores
-from foveal.tasks.report import BAD, GOOD, INK, Figure, save_figure
+from foveal.tasks.reliability_figure import draw_reliability
+from foveal.tasks.report import BAD, GOOD, INK, Figure, save_figure, short
+from foveal.tasks.soft_labels_figure import draw_soft_labels
 
 if TYPE_CHECKING:
     from foveal.tasks.classify import ClassifySetup, ClassifyTask
@@ -50,6 +52,11 @@ def draw(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> list[Fig
             )
         if len(setup.classes) <= MOST_CLASSES_DRAWN:
             figures.append(_confusion(scores, setup.classes, folder))
+        right = (target == prediction).double()
+        figures.append(draw_reliability(scores.column("confidence"), right, folder))
+        soft_labels = getattr(task.loss, "soft_labels", None)
+        if isinstance(soft_labels, Tensor):
+            figures.append(draw_soft_labels(soft_labels, setup.classes, folder))
     elif isinstance(scores, MultiLabelScores):
         figures.append(_multi_label_grid(scores, setup, folder))
     gates = _gates(task, setup, folder)
@@ -82,17 +89,13 @@ def _grid(
     for axes, index in zip(cells, indices.tolist(), strict=False):
         right = bool(target[index] == prediction[index])
         answer = int(prediction[index])  # -1: the logits were not finite
-        said = _short(setup.classes[answer]) if answer >= 0 else "no answer"
+        said = short(setup.classes[answer]) if answer >= 0 else "no answer"
         text = f"{said}\n{confidence[index]:.0%}"
         if not right:
-            text += f", is {_short(setup.classes[int(target[index])])}"
+            text += f", is {short(setup.classes[int(target[index])])}"
         axes.imshow(_picture(setup, index))
         axes.set_title(text, fontsize=8, color=GOOD if right else BAD, parse_math=False)
     return canvas
-
-
-def _short(name: str, most: int = 14) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _confusion(scores: ClassificationScores, classes: Sequence[str], folder: Path) -> Figure:
@@ -102,7 +105,7 @@ def _confusion(scores: ClassificationScores, classes: Sequence[str], folder: Pat
     canvas = Canvas(figsize=(side, side), layout="constrained")
     axes = canvas.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    names = [_short(name) for name in classes]
+    names = [short(name) for name in classes]
     style: dict[str, Any] = {"fontsize": 8, "parse_math": False}  # a name may hold dollar signs
     axes.set_xticks(range(len(classes)), names, rotation=60, ha="right", **style)
     axes.set_yticks(range(len(classes)), names, **style)
@@ -138,7 +141,7 @@ def _multi_label_grid(scores: MultiLabelScores, setup: "ClassifySetup", folder: 
 
 
 def _names(classes: Sequence[str], present: Tensor) -> str:
-    names = [_short(classes[int(k)], 10) for k in (present > 0.5).nonzero()[:, 0]]
+    names = [short(classes[int(k)], 10) for k in (present > 0.5).nonzero()[:, 0]]
     return ", ".join(names[:3]) + (" …" if len(names) > 3 else "") if names else "none"
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from lightning import Trainer
 
+from foveal.config import ClassifyConfig, task_of
 from foveal.tasks import make_setup
 from foveal.tasks.hardware import trainer_arguments
 from foveal.tasks.progress import progress_arguments, quiet_lightning
@@ -41,8 +42,11 @@ def evaluate(
     workers: int | None = None,
     on_error: Literal["stop", "skip"] | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
+    fgsm: float | None = None,
 ) -> Evaluation:
     """Score a run's best weights.
+
+    Labels are the true ones on every split, also on ``train`` of a run with label noise.
 
     Args:
         run: a run folder, or what :func:`foveal.train` returned.
@@ -54,14 +58,21 @@ def evaluate(
         on_error: a picture that will not open raises (``stop``) or is left out and listed
             (``skip``); None takes the run's.
         device: None takes the run's.
+        fgsm: strength of the fast gradient sign attack that gives ``accuracy_fgsm``, in [0, 1];
+            0 is off, None takes the run's.
 
     Raises:
-        ValueError: no such run or split, or data with other classes.
+        ValueError: no such run or split, data with other classes, or an attack where there is not
+            one class a picture.
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"the split must be train, val or test, not {split!r}")
     folder = run_folder(run.path if isinstance(run, Run) else run)
     config = read_config(folder)
+    if fgsm is not None:
+        if not isinstance(config, ClassifyConfig):
+            raise ValueError(f"fgsm is of classify runs, and {folder} is of {task_of(config)}")
+        config = dataclasses.replace(config, fgsm=fgsm)
     data = config.data
     if root is not None:
         data = dataclasses.replace(data, root=str(root), layout=layout)

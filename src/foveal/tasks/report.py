@@ -73,6 +73,11 @@ def write_canvas(canvas: Canvas, path: Path) -> bool:
     return len(others) == len(caught)
 
 
+def short(name: str, most: int = 14) -> str:
+    """Return a name that fits beside a picture, its end cut off if need be."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
 def draw_curves(history: Sequence[Mapping[str, float]], folder: Path) -> Figure:
     """Draw loss and validation scores over the epochs."""
     epochs = [row["epoch"] for row in history]

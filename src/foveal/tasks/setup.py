@@ -66,6 +66,10 @@ class Setup(ABC):
         The folder that holds them does not matter: data may move between a run and its resumption.
         """
 
+    def records(self) -> dict[str, str]:
+        """Return what else the run folder is to tell of the data: file names and their texts."""
+        return {}
+
     def batches(self, split: str, *, shuffle: bool = False) -> BatchSampler:
         """Return this process's batches of a split."""
         return BatchSampler(

@@ -213,14 +213,18 @@ class Task(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Compute ``val/...``."""
-        self._finish_scores("val/")
+        self._finish_scores("val/", self.scores.compute())
 
     def on_test_epoch_end(self) -> None:
         """Compute ``test/...``."""
-        self._finish_scores("test/")
+        self._finish_scores("test/", self.test_scores())
 
-    def _finish_scores(self, prefix: str) -> None:
+    def test_scores(self) -> dict[str, float]:
+        """Return the scores of the test; a task may have more there than in validation."""
         scores: dict[str, float] = self.scores.compute()
+        return scores
+
+    def _finish_scores(self, prefix: str, scores: dict[str, float]) -> None:
         self.evaluated = {prefix + name: value for name, value in scores.items()}
         # Every rank holds the same numbers already: the metric's states were gathered.
         self.log_dict(self.evaluated, rank_zero_only=False, sync_dist=False)

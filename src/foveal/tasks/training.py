@@ -150,6 +150,8 @@ class _Training:
         write_config(self.folder, self.config)
         write_json(self.folder / "classes.json", list(self.setup.classes))
         write_json(self.folder / "env.json", environment())
+        for name, text in self.setup.records().items():
+            write_text(self.folder / name, text)
         print(self.setup.describe(), flush=True)
         if layers := inserted_layers(self.setup.model):
             new = sum(p.numel() for layer in layers.values() for p in layer.parameters())
@@ -177,7 +179,8 @@ class _Training:
     def close_failed_folder(self) -> None:
         """Free the folder of a run that failed before it had anything worth going on with."""
         if not any((self.folder / name).exists() for name in (LAST, WEIGHTS)):
-            for name in (CONFIG, "classes.json", "env.json", "skipped.txt"):
+            names = (CONFIG, "classes.json", "env.json", "skipped.txt", *self.setup.records())
+            for name in names:
                 (self.folder / name).unlink(missing_ok=True)
 
     def run(self) -> Run:
@@ -197,14 +200,7 @@ class _Training:
             records = state["foveal"]
             if records["finished"]:
                 self.task.history = records["history"]
-                prefix = "loss."
-                self.task.loss.load_state_dict(
-                    {
-                        key.removeprefix(prefix): value
-                        for key, value in state["state_dict"].items()
-                        if key.startswith(prefix)
-                    }
-                )
+                self.task.load_state_dict(state["state_dict"])  # the report tells of the loss too
                 return
         try:
             self.trainer.fit(
