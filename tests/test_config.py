@@ -170,3 +170,18 @@ def test_multi_label_takes_no_other_loss(ignored):
 def test_multi_label_takes_nothing_that_needs_one_class_a_picture(values, message):
     with pytest.raises(ValueError, match=message):
         ClassifyConfig(multi_label=True, **values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "multistep"}, "milestones and the schedule multistep need each other"),
+        ({"milestones": (3,)}, "milestones and the schedule multistep need each other"),
+        ({"schedule": "multistep", "milestones": (3, 3)}, "rising numbers .* above 0, not 3, 3"),
+        ({"schedule": "multistep", "milestones": (0, 3)}, "rising numbers .* above 0, not 0, 3"),
+        ({"decay_rate": 0.0}, r"decay_rate must lie in \(0, 1\], not 0.0"),
+    ],
+)
+def test_milestones_that_mean_nothing(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ClassifyConfig(**changes)

@@ -4,6 +4,7 @@ Standard library only, so that ``foveal --help`` and a wrong flag answer at once
 """
 
 import dataclasses
+import itertools
 import types
 import typing
 from collections.abc import Mapping
@@ -167,7 +168,10 @@ class TrainConfig:
         weight_decay: weight decay; biases and one-dimensional weights are exempt.
         momentum: momentum of the optimisers that have one.
         schedule: course of the learning rate after warm-up, per step: ``cosine`` and ``linear`` go
-            to zero, ``poly`` is (1 - t)^0.9.
+            to zero, ``poly`` is (1 - t)^0.9, ``multistep`` multiplies by ``decay_rate`` after each
+            of the ``milestones``.
+        milestones: numbers of epochs after which ``multistep`` lowers the rate, such as 30,60,90.
+        decay_rate: what ``multistep`` multiplies the rate by, in (0, 1].
         warmup_epochs: epochs of linear warm-up; fractions allowed.
         ema: evaluate and keep an exponential moving average of the weights.
         ema_decay: decay per step of that average; it warms up as (1 + step) / (10 + step).
@@ -198,7 +202,9 @@ class TrainConfig:
     lr: float = 1e-3
     weight_decay: float = 0.05
     momentum: float = 0.9
-    schedule: Literal["cosine", "poly", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "poly", "linear", "constant", "multistep"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    decay_rate: float = 0.1
     warmup_epochs: float = 1.0
     ema: bool = False
     ema_decay: float = 0.999
@@ -227,6 +233,14 @@ class TrainConfig:
             if not isinstance(insertion, Insertion):
                 kind = type(insertion).__name__
                 raise TypeError(f"insert must hold foveal.Insertion objects, not a {kind}")
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        if bool(self.milestones) != (self.schedule == "multistep"):
+            raise ValueError("milestones and the schedule multistep need each other")
+        if any(b <= a for a, b in itertools.pairwise((0, *self.milestones))):
+            found = ", ".join(map(str, self.milestones))
+            raise ValueError(f"milestones must be rising numbers of epochs above 0, not {found}")
+        if not 0 < self.decay_rate <= 1:
+            raise ValueError(f"decay_rate must lie in (0, 1], not {self.decay_rate!r}")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, not {self.lr!r}")
         _within("ema_decay", self.ema_decay, 0, 1)

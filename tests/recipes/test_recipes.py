@@ -1,6 +1,7 @@
 """The recipes train."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import foveal
 from foveal.recipes import RECIPES
 from foveal.tasks import make_setup
 
+MULTISTEP = "multistep"
 # True ImageNet-1k indices of four classes; the folders below have only two of them.
 TSV = "index\twnid\tname\n0\tn01440764\ttench\n1\tn01443537\tgoldfish\n"
 TSV += "2\tn01484850\tgreat white shark\n3\tn01491361\ttiger shark\n"
@@ -51,10 +53,12 @@ def test_triplet_recipes_have_the_settings_of_the_authors_scripts():
     resnet = RECIPES["triplet_resnet50_imagenet"]()
     assert (resnet.epochs, resnet.data.batch_size, resnet.lr) == (100, 256, 0.1)
     assert (resnet.weight_decay, resnet.seed, resnet.warmup_epochs) == (1e-4, 1234, 0)
+    assert (resnet.schedule, resnet.milestones, resnet.decay_rate) == (MULTISTEP, (30, 60, 90), 0.1)
     mobile = RECIPES["triplet_mobilenetv2_imagenet"]()
     assert (mobile.epochs, mobile.data.batch_size, mobile.lr) == (400, 96, 0.045)
     assert (mobile.weight_decay, mobile.seed, mobile.warmup_epochs) == (4e-5, 1234, 0)
     assert mobile.model_args == {"drop_rate": 0.25}
+    assert (mobile.schedule, len(mobile.milestones), mobile.decay_rate) == (MULTISTEP, 399, 0.98)
 
 
 def test_triplet_resnet50_imagenet_on_a_miniature(miniature_imagenet, tmp_path):
@@ -95,3 +99,73 @@ def test_the_demo_recipe_starts(tmp_path):
         dataclasses.replace(demo, data=data, max_steps=1, device="cpu", out=str(tmp_path / "demo"))
     )
     assert (run.path / "figures" / "gates.png").exists()
+
+
+def test_ols_cifar100_on_a_miniature(tmp_path):
+    recipe = RECIPES["ols_cifar100"]()
+    assert (recipe.epochs, recipe.data.batch_size, recipe.seed) == (300, 128, 2019)
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("sgd", 0.1, 5e-4)
+    assert (recipe.schedule, recipe.milestones, recipe.decay_rate) == (MULTISTEP, (150, 225), 0.1)
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    for name in ("train", "test"):
+        labels = [0, 1, 2] * 4
+        data = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
+        content = {"data": data, "fine_labels": labels, "coarse_labels": [0] * len(labels)}
+        (folder / name).write_bytes(pickle.dumps(content))
+    names = [f"class {k}" for k in range(100)]
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": names}))
+    data = dataclasses.replace(recipe.data, root=str(tmp_path), batch_size=4, workers=0)
+    run = foveal.train(
+        dataclasses.replace(recipe, data=data, max_steps=1, device="cpu", out=str(tmp_path / "run"))
+    )
+    network = foveal.load(run)
+    assert network.conv1.stride == (1, 1)
+    assert network.fc.out_features == 100
+    assert (run.path / "figures" / "soft_labels.png").exists()
+
+
+def test_ols_finegrained_on_a_miniature(tmp_path):
+    recipe = RECIPES["ols_finegrained"]()
+    assert (recipe.epochs, recipe.data.batch_size, recipe.pretrained) == (100, 64, True)
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("momentum", 0.01, 1e-4)
+    assert (recipe.schedule, recipe.milestones) == (MULTISTEP, (45, 80))
+    root = tmp_path / "CUB_200_2011"
+    (root / "images").mkdir(parents=True)
+    birds = ["001.Auk", "002.Booby"]
+    names = [f"{bird}/{bird[4:]}_{i}.jpg" for bird in birds for i in range(8)]
+    lists: dict[str, list[str]] = {
+        "images.txt": names,
+        "image_class_labels.txt": [name[2] for name in names],
+        "train_test_split.txt": [str(int(i % 8 < 5)) for i in range(len(names))],
+        "classes.txt": birds,
+    }
+    for file, entries in lists.items():
+        lines = [f"{i} {entry}\r\n" for i, entry in enumerate(entries, start=1)]
+        (root / file).write_text("".join(lines))
+    rng = np.random.default_rng(0)
+    for name in names:
+        (root / "images" / name).parent.mkdir(exist_ok=True)
+        pixels = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "images" / name)
+    data = dataclasses.replace(recipe.data, root=str(root), image_size=32, batch_size=4, workers=0)
+    config = dataclasses.replace(
+        recipe,
+        data=data,
+        model="test_resnet",
+        pretrained=False,
+        max_steps=2,
+        device="cpu",
+        out=str(tmp_path / "run"),
+    )
+    run = foveal.train(config)
+    assert foveal.load(run).classes == ("Auk", "Booby")
+
+
+def test_ols_imagenet_has_what_is_known_of_its_settings():
+    recipe = RECIPES["ols_imagenet"]()
+    assert (recipe.model, recipe.loss) == ("resnet50", "online_label_smoothing")
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("sgd", 0.1, 1e-4)
+    assert recipe.milestones == (75, 150, 225, 250)
+    assert recipe.augment.color_jitter == 0.4

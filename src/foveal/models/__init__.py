@@ -30,7 +30,7 @@ from foveal.models.attention_mobilenetv2 import mobilenetv2
 from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
 from foveal.models.counting import Counts, count
 from foveal.models.input_size import check_input_size, nearest_valid_size
-from foveal.models.stem import build_with_stem
+from foveal.models.stem import build_with_stem, is_resnet
 from foveal.names import unknown
 
 __all__ = [
@@ -74,7 +74,7 @@ def create_model(
         checkpoint_path: weights to load last, .safetensors or a state_dict of ``torch.save``;
             every tensor must fit.
         **kw: further arguments of the network. ``stem_stride=1`` (small pictures) works for every
-            network that begins with timm's ``conv_stem`` and for foveal's ResNets.
+            network that begins with timm's ``conv_stem`` and for ResNets.
 
     Returns:
         The network, in training mode.
@@ -143,10 +143,11 @@ def _create_backbone(name: str, *, pretrained: bool, **kw: Any) -> nn.Module:
         if pretrained:
             _check_weights(name, kw)
     factory: Callable[..., nn.Module] = partial(timm.create_model, name, pretrained=pretrained)
-    if "stem_stride" in kw and (":" in name or not _is_own(name)):
+    takes_stem = ":" not in name and _is_own(name)
+    if "stem_stride" in kw and not takes_stem:
         factory = partial(build_with_stem, factory)
     try:
-        return factory(**kw)
+        network = factory(**kw)
     except TypeError as error:
         fixed = re.search(r"multiple values for (?:keyword )?argument '(\w+)'", str(error))
         if fixed and fixed[1] in kw:
@@ -165,6 +166,9 @@ def _create_backbone(name: str, *, pretrained: bool, **kw: Any) -> nn.Module:
             f"the published weights of {name!r} cannot be fetched ({reason.rstrip('.')}): connect "
             "to the network once, or pass checkpoint_path"
         ) from error
+    if pretrained and kw.get("stem_stride") == 1 and not takes_stem and is_resnet(network):
+        raise ValueError("the pretrained weights are for the 7x7 stem: leave stem_stride=1 out")
+    return network
 
 
 def _check_name(name: str) -> None:
@@ -205,6 +209,6 @@ def _arguments(name: str) -> list[str]:
         for key, parameter in signature(maker).parameters.items()
         if maker is not makers[-1] or parameter.default is not parameter.empty
     ]
-    if hasattr(network, "conv_stem"):
+    if hasattr(network, "conv_stem") or is_resnet(network):
         names.append("stem_stride")
     return [p for p in dict.fromkeys(names) if p not in ("name", "kw", "kwargs")]

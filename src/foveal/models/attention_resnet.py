@@ -19,6 +19,7 @@ from torch import nn
 
 from foveal.layers import CoordinateAttention, TripletAttention, create_layer
 from foveal.models.levels import check_out_indices
+from foveal.models.stem import small_stem
 from foveal.models.trunk import names_own_weights, trunk_cfgs, trunk_weights
 
 resnet: Any = timm_resnet  # annotated too sparsely for the type checker
@@ -39,30 +40,6 @@ default_cfgs = generate_default_cfgs(
         for key, cfg in trunk_cfgs(trunk, ("triplet", "coordinate")).items()
     }
 )
-
-
-def small_stem(network: nn.Module) -> None:
-    """Give a ResNet of timm the stem for small pictures, in place: 3x3, stride 1, no max-pool.
-
-    The stem then keeps the picture's size, as the first stage does, and the last feature map has
-    an eighth of it. It is the stem of the authors of triplet attention for CIFAR.
-
-    Raises:
-        ValueError: the network's stem is none of one convolution and a pool.
-    """
-    net: Any = network
-    conv = net.conv1
-    if not isinstance(conv, nn.Conv2d) or not isinstance(net.maxpool, nn.MaxPool2d):
-        raise ValueError(
-            "stem_stride=1 puts one 3x3 convolution in place of a 7x7 convolution and a max-pool: "
-            "leave stem_type, replace_stem_pool and aa_layer out"
-        )
-    kind: dict[str, Any] = {"device": conv.weight.device, "dtype": conv.weight.dtype}
-    net.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, **kind)
-    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
-    net.maxpool = nn.Identity()
-    for level in net.feature_info:
-        level["reduction"] //= 2 if level["module"] == "act1" else 4
 
 
 def init_triplet(network: nn.Module) -> None:

@@ -1,12 +1,14 @@
 """Stems for small pictures: one argument for every network that begins with a strided convolution.
 
-timm's EfficientNet and MobileNet classes fix the stem's stride at 2. With stride 1 the network
-halves its input once less, which is what pictures of 28 to 64 pixels need.
+timm's networks are made for 224 pixels. With ``stem_stride=1`` those that begin with a convolution
+``conv_stem`` halve their input once less, and ResNets twice, which is what pictures of 28 to 64
+pixels need.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from timm.models.resnet import ResNet
 from torch import nn
 
 
@@ -17,8 +19,8 @@ def build_with_stem(
 
     Args:
         factory: called with ``output_stride`` (left out where it cannot matter) and ``**kw``; makes
-            a network with a convolution ``conv_stem`` of stride 2 and feature information that
-            counts from there.
+            a network with a convolution ``conv_stem`` of stride 2, or a ResNet, and feature
+            information that counts from there.
         stem_stride: 1 or 2.
         output_stride: the network's largest total stride, stem included; what would be coarser is
             dilated instead. A power of two from 2 to 32.
@@ -39,8 +41,44 @@ def build_with_stem(
         kw["output_stride"] = output_stride * 2 // stem_stride
     network = factory(**kw)
     if stem_stride == 1:
-        _unstride(network)
+        if is_resnet(network):
+            if output_stride < 32:
+                raise ValueError("a ResNet of timm takes stem_stride=1 or output_stride, not both")
+            small_stem(network)
+        else:
+            _unstride(network)
     return network
+
+
+def small_stem(network: nn.Module) -> None:
+    """Give a ResNet of timm the stem for small pictures, in place: 3x3, stride 1, no max-pool.
+
+    The stem then keeps the picture's size, as the first stage does, and the last feature map has
+    an eighth of it. Authors of methods for ImageNet have it so for CIFAR.
+
+    Raises:
+        ValueError: the network's stem is none of one convolution and a pool.
+    """
+    net: Any = getattr(network, "model", network)
+    conv = net.conv1
+    if not isinstance(conv, nn.Conv2d) or not isinstance(net.maxpool, nn.MaxPool2d):
+        raise ValueError(
+            "stem_stride=1 puts one 3x3 convolution in place of a 7x7 convolution and a max-pool: "
+            "leave stem_type, replace_stem_pool and aa_layer out"
+        )
+    kind: dict[str, Any] = {"device": conv.weight.device, "dtype": conv.weight.dtype}
+    net.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, **kind)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    net.maxpool = nn.Identity()
+    for level in _levels(network):
+        level["reduction"] //= 2 if level["module"] == "act1" else 4
+
+
+def is_resnet(network: nn.Module) -> bool:
+    """Return whether this is timm's ResNet, or its feature maps, whose class is a list."""
+    inner = getattr(network, "model", network)
+    names = {name for name, _ in network.named_children()}
+    return isinstance(inner, ResNet) or {"conv1", "bn1", "maxpool", "layer1"} <= names
 
 
 def _unstride(network: nn.Module) -> None:
@@ -49,11 +87,17 @@ def _unstride(network: nn.Module) -> None:
     if not isinstance(stem, nn.Conv2d) or stem.stride != (2, 2):
         raise ValueError(
             "stem_stride=1 needs a network with a strided convolution named 'conv_stem' "
-            f"(EfficientNet, MobileNetV1 to V4 and their like), which {type(inner).__name__} lacks"
+            "(EfficientNet, MobileNetV1 to V4 and their like) or a ResNet, which "
+            f"{type(inner).__name__} is not"
         )
     stem.stride = (1, 1)
+    for level in _levels(network):
+        level["reduction"] //= 2
+
+
+def _levels(network: nn.Module) -> list[dict[str, Any]]:
+    """Return the network's feature information; a wrapper shares its network's list."""
+    inner = getattr(network, "model", network)
     lists = [getattr(net, "feature_info", []) for net in (network, inner)]
     levels = [level for info in lists for level in getattr(info, "info", info)]
-    # A wrapper shares its network's list: each level is halved once.
-    for level in {id(level): level for level in levels}.values():
-        level["reduction"] //= 2
+    return list({id(level): level for level in levels}.values())

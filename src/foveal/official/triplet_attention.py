@@ -16,7 +16,7 @@ from timm.models import resnet as timm_resnet
 from torch import nn
 
 from foveal.layers import TripletAttention, create_layer
-from foveal.models.attention_resnet import small_stem
+from foveal.models.stem import small_stem
 from foveal.official.mobilenetv2 import (
     block_names,
     blocks_of,

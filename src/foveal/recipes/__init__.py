@@ -9,6 +9,7 @@ from collections.abc import Callable
 from foveal.config import TrainConfig
 from foveal.recipes.coordinate import coordinate_imagenet
 from foveal.recipes.demo import demo
+from foveal.recipes.online_label_smoothing import ols_cifar100, ols_finegrained, ols_imagenet
 from foveal.recipes.sandglass import mobilenext_imagenet
 from foveal.recipes.triplet import triplet_mobilenetv2_imagenet, triplet_resnet50_imagenet
 
@@ -18,4 +19,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "triplet_resnet50_imagenet": triplet_resnet50_imagenet,
     "triplet_mobilenetv2_imagenet": triplet_mobilenetv2_imagenet,
     "mobilenext_imagenet": mobilenext_imagenet,
+    "ols_cifar100": ols_cifar100,
+    "ols_finegrained": ols_finegrained,
+    "ols_imagenet": ols_imagenet,
 }

@@ -117,7 +117,9 @@ class Task(LightningModule):
             optimizer,
             sched="poly" if config.schedule in POLY_POWER else config.schedule,
             num_epochs=self.total_steps,
-            decay_rate=POLY_POWER.get(config.schedule, 1.0),
+            decay_rate=POLY_POWER.get(config.schedule, config.decay_rate),
+            # timm counts milestones from 1.
+            decay_milestones=[m * self.steps_per_epoch + 1 for m in config.milestones],
             warmup_epochs=min(warmup_steps, self.total_steps // 2),
             warmup_lr=config.lr / 100,
             step_on_epochs=False,
