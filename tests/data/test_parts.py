@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveal.data.parts import ChosenPictures, PictureArray, PictureFiles
+from foveal.data.parts import ChosenPictures, PictureArray, PictureFiles, with_targets
 
 
 def test_files_load_by_index_and_have_paths_as_names(paint, tmp_path):
@@ -56,3 +56,13 @@ def test_a_hundred_thousand_files_pickle_to_few_megabytes(tmp_path):
     pictures = PictureFiles(tmp_path, paths, np.zeros(100_000, dtype=np.int64))
     assert len(pickle.dumps(pictures)) < 6_000_000
     assert pickle.loads(pickle.dumps(pictures)).name(99_999).endswith(paths[-1])
+
+
+def test_other_labels_for_the_same_pictures():
+    pixels = np.arange(3, dtype=np.uint8).reshape(3, 1, 1)
+    pictures = PictureArray(pixels, np.array([0, 1, 2]), [("file", 3)])
+    other = with_targets(pictures, np.array([2, 2, 0]))
+    assert (len(other), other.targets.tolist()) == (3, [2, 2, 0])
+    assert [other.name(k) for k in range(3)] == [pictures.name(k) for k in range(3)]
+    assert np.asarray(other.load(1))[0, 0].tolist() == [1, 1, 1]
+    assert pictures.targets.tolist() == [0, 1, 2]

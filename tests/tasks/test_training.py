@@ -310,9 +310,10 @@ def test_several_labels_per_picture(config, replaced, colors, tmp_path):
 
 @pytest.mark.slow
 def test_a_compiled_network_trains_and_saves_plain_keys(config, replaced):
-    run = foveal.train(replaced(config, compile=True, epochs=1))
+    run = foveal.train(replaced(config, compile=True, epochs=1, fgsm=0.1))
     assert not any("_orig_mod" in key for key in load_file(run.path / "best.safetensors"))
-    assert foveal.evaluate(run).scores["test/accuracy"] == run.metrics["test/accuracy"]
+    for name in ("test/accuracy", "test/accuracy_fgsm"):
+        assert foveal.evaluate(run).scores[name] == run.metrics[name]
 
 
 @pytest.mark.parametrize(

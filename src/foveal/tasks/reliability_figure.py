@@ -43,7 +43,7 @@ def draw_reliability(confidence: Tensor, correct: Tensor, folder: Path) -> Figur
             gap, base = np.abs(sure - right)[some], np.minimum(sure, right)[some]
             upper.bar(left[some], gap, bottom=base, label=label, **look, **bar)
     ends = left[used], left[used] + width
-    upper.hlines(right[used], *ends, color=INK, linewidth=2.2, label="accuracy")
+    upper.hlines(right[used], *ends, color=INK, linewidth=2.2, clip_on=False, label="accuracy")
     upper.plot((0, 1), (0, 1), color=INK, linestyle="--", linewidth=1, label="perfect calibration")
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     upper.set_title(f"expected calibration error {error:.4f} ({len(count)} bins)", fontsize=10)
