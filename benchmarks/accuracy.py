@@ -121,7 +121,10 @@ def noisy(rate: float) -> ClassifyConfig:
 
 
 CIFAR10_LOSSES = dataclasses.replace(
-    FASHION, data=dataclasses.replace(FASHION.data, layout="cifar", image_size=32), epochs=20
+    FASHION,
+    data=dataclasses.replace(FASHION.data, layout="cifar", image_size=32),
+    epochs=20,
+    lr=3e-3,  # chosen by --tune
 )
 TABLES = {
     "cifar10": Table(ATTENTION, CIFAR10),
