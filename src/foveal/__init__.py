@@ -1,7 +1,7 @@
 """foveal: methods of vision papers as one PyTorch toolkit.
 
 In this version coordinate and triplet attention, the sandglass block, networks with them, insertion
-into other networks, and image classification; others follow.
+into other networks, online label smoothing, and image classification; others follow.
 
 Everything here is loaded at first use, so that ``import foveal`` and ``foveal --help`` are quick.
 Import ``foveal.models`` before ``timm.create_model("mobilenetv2_100_coordinate")``.

@@ -158,7 +158,8 @@ class TrainConfig:
         checkpoint: start from the weights in this file.
         insert: layers put into the network after its weights are loaded, in this order, such as
             ``[{layer: coordinate, where: blocks, identity: true}]``.
-        loss: name of the training loss.
+        loss: name of the training loss: ``cross_entropy``, ``label_smoothing``,
+            ``online_label_smoothing``, ``symmetric_cross_entropy``, ``generalized_cross_entropy``.
         loss_args: arguments of the loss, such as ``label_smoothing: 0.1``.
         epochs: passes over the training pictures.
         max_steps: end after this many optimiser steps, before ``epochs`` are over; the run is
