@@ -24,9 +24,10 @@ RIGHT = 0.7  # share of the samples that are predicted right, as in the middle o
 
 
 class OneByOne(OnlineLabelSmoothing):
-    """The same equations, sample by sample, with two reads from the device for each.
+    """The same equations as the authors' code is described to compute them.
 
-    Written from the description of the authors' code.
+    A loop over the samples with reads from the device for each; the prediction is the first of all
+    classes sorted by their logits.
     """
 
     def forward(
@@ -34,12 +35,13 @@ class OneByOne(OnlineLabelSmoothing):
     ) -> Tensor:
         """Return the loss and collect."""
         log_p = logits.log_softmax(1)
+        order = logits.detach().argsort(1, descending=True)
         losses = []
-        for sample, label in zip(log_p.unbind(0), target, strict=True):
+        for sample, label, ranked in zip(log_p.unbind(0), target, order, strict=True):
             y = int(label.item())
             soft = (self.soft_labels[y] * sample).sum()
             losses.append(-self.hard_weight * sample[y] - self.soft_weight * soft)
-            if int(sample.argmax().item()) == y:
+            if int(ranked[0].item()) == y:
                 self.sum[y] += sample.detach().exp()
                 self.count[y] += 1
         self.seen += 1
