@@ -13,6 +13,7 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--layout", default="auto")
     parser.add_argument("--labels", help="which labels, where the layout has several sets")
+    parser.add_argument("--domain", help="which domain, where the layout has several")
     parser.add_argument("--multi_label", action="store_true")
     args = parser.parse_args(argv)
 
@@ -27,6 +28,7 @@ def run(argv: Sequence[str]) -> int:
             root,
             layout,
             labels=args.labels,
+            domain=args.domain,
             multi_label=args.multi_label,
             progress=progress,
         )

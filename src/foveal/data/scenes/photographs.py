@@ -1,0 +1,129 @@
+"""The photographs that items are made of: which serve which split, and their masks."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from foveal.data import fashion
+from foveal.data.parts import PictureArray
+from foveal.data.scenes.exact import WHOLE, Floats, enlarging
+
+SIDE = 28
+PAD = 2  # empty pixels around a photograph, where smooth contours run out
+FACTOR = 4  # how much finer the stored maps are than the photograph
+FIELD = (SIDE + 2 * PAD) * FACTOR
+
+# The background of a photograph is 0, but compression left specks of up to a few grey levels.
+_SPECK = 8
+_SMALLEST, _LARGEST, _DARKEST = 135, 640, 45  # photographs taken: pixels of clothing, mean grey
+_HOLE, _CRUMB = 9, 8  # pixels: smaller holes are closed, smaller parts left out
+_VALIDATION = 5  # one photograph in so many of the training part is for validation scenes
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One item of clothing.
+
+    Attributes:
+        mask: where it is, bool [28, 28].
+        grey: its grey levels, uint8 [28, 28].
+        depth: distance to the outside in pixels (chessboard), uint8 [28, 28].
+    """
+
+    mask: NDArray[np.bool_]
+    grey: NDArray[np.uint8]
+    depth: NDArray[np.uint8]
+
+    def field(self) -> NDArray[np.int64]:
+        """Return three maps, four times finer and smooth, in one: int64 [FIELD, FIELD].
+
+        Bits 0–7 are the mask (0 to 255; the contour is at half), 16–23 the grey level, continued
+        over the contour, 32–39 the depth, at most 8, times 31.
+        """
+        padded = np.zeros((3, SIDE + 2 * PAD, SIDE + 2 * PAD), np.float32)
+        inside = padded[:, PAD:-PAD, PAD:-PAD]
+        np.multiply(self.mask, 255, out=inside[0])
+        np.multiply(self.grey, self.mask, out=inside[1])
+        np.multiply(np.minimum(self.depth, 8), 31, out=inside[2])
+        weights = enlarging(SIDE + 2 * PAD, FACTOR)
+        mask, grey, depth = weights @ padded @ weights.T
+        grey = np.minimum(grey * 255 / np.maximum(mask, 1), 255)
+        scale = 1 / WHOLE**2
+        packed: NDArray[np.int64] = (
+            (mask * scale).astype(np.int64)
+            | grey.astype(np.int64) << 16
+            | (depth * scale).astype(np.int64) << 32
+        )
+        return packed
+
+
+@lru_cache(maxsize=1)
+def _parts() -> dict[str, tuple[PictureArray, tuple[NDArray[np.int64], ...]]]:
+    """Return for each split the pictures and, for each class, the rows that serve it."""
+    found = fashion.read().parts
+    parts = {}
+    for split, source in (("train", "train"), ("val", "train"), ("test", "test")):
+        pictures = found[source]
+        assert isinstance(pictures, PictureArray)
+        shown = pictures.pixels > _SPECK
+        count = shown.sum(axis=(1, 2))
+        total = (pictures.pixels * shown).sum(axis=(1, 2), dtype=np.int64)
+        good = (count >= _SMALLEST) & (count <= _LARGEST) & (total >= _DARKEST * count)
+        if source == "train":
+            is_validation = np.arange(len(pictures)) % _VALIDATION == 0
+            good &= is_validation if split == "val" else ~is_validation
+        rows = tuple(np.flatnonzero(good & (pictures.targets == k)) for k in range(10))
+        parts[split] = pictures, rows
+    return parts
+
+
+def rows(split: str, category: int) -> NDArray[np.int64]:
+    """Return the rows of the built-in Fashion-MNIST part that serve a split and class."""
+    return _parts()[split][1][category]
+
+
+@lru_cache(maxsize=4096)
+def photograph(split: str, category: int, number: int) -> Photograph:
+    """Return one of the photographs that :func:`rows` lists, by its place there."""
+    pictures, by_class = _parts()[split]
+    return _photograph(pictures.pixels[by_class[category][number]])
+
+
+def _photograph(grey: NDArray[np.uint8]) -> Photograph:
+    mask = grey > _SPECK
+    parts, _ = ndimage.label(mask, np.ones((3, 3), bool))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    mask = (sizes >= min(_CRUMB, sizes.max()))[parts]
+    holes, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    sizes = np.bincount(holes.ravel())
+    sizes[0] = sizes[holes[0, 0]] = SIDE * SIDE
+    mask = mask | (sizes <= _HOLE)[holes][1:-1, 1:-1]
+    depth = ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard")[1:-1, 1:-1]
+    return Photograph(mask, grey, depth.astype(np.uint8))
+
+
+def grey_range(photo: Photograph) -> tuple[int, int]:
+    """Return the grey levels below and above which a tenth of the item lies."""
+    counts = np.cumsum(np.bincount(photo.grey[photo.mask], minlength=256))
+    low, high = np.searchsorted(counts, [counts[-1] // 10, counts[-1] * 9 // 10])
+    return int(low), int(high)
+
+
+def widest_place(photo: Photograph) -> tuple[int, int, int]:
+    """Return row, column and depth of the pixel farthest from the outside, the middle one."""
+    rows_, columns = np.nonzero(photo.depth == photo.depth.max())
+    middle = np.abs(2 * rows_ - rows_.min() - rows_.max()) + np.abs(
+        2 * columns - columns.min() - columns.max()
+    )
+    nearest = int(np.argmin(middle))
+    return int(rows_[nearest]), int(columns[nearest]), int(photo.depth.max())
+
+
+def outline(photo: Photograph) -> tuple[Floats, Floats]:
+    """Return rows and columns of all pixels of the item, float32 [N] each."""
+    places = np.nonzero(photo.mask)
+    return places[0].astype(np.float32), places[1].astype(np.float32)
