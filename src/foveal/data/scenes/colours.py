@@ -21,7 +21,7 @@ def difference(one: Floats, other: Floats) -> float:
 def draw_colour(draws: Draws, light: tuple[float, float] = (0.12, 0.92)) -> Floats:
     """Return a colour [3] in [0, 1] of any hue, dull ones more often, of a lightness in a range."""
     hue, vivid, wanted = draws.number(0, 6), draws.number(), draws.number(*light)
-    chroma = 0.75 * vivid * vivid
+    chroma = 0.65 * vivid * vivid
     sector, t = int(hue), hue - int(hue)
     rising = (1, t, 0), (1 - t, 1, 0), (0, 1, t), (0, 1 - t, 1), (t, 0, 1), (1, 0, 1 - t)
     order = rising[sector]

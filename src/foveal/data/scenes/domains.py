@@ -70,14 +70,14 @@ def _night(draws: Draws, canvas: Floats, instances: Instances) -> Floats:
     flat = draws.number(0.3, 0.6)
     dull = canvas + (grey - canvas) * flat
     moon = np.array([0.55, 0.72, 1.0], np.float32)[:, None, None]
-    light = moon * draws.number(0.1, 0.2)
+    light = moon * draws.number(0.18, 0.36)
     y = ((np.arange(height) + 0.5) / height).astype(np.float32)[:, None]
     x = ((np.arange(width) + 0.5) / width).astype(np.float32)[None, :]
-    for _ in range(draws.integer(3)):
+    for _ in range(draws.integer(4)):
         dy, dx = y - draws.number(-0.2, 1.2), x - draws.number(-0.2, 1.2)
         falloff = 1 / (1 + (dy * dy + dx * dx) * draws.number(12, 40))
         lamp = np.array([1, draws.number(0.6, 0.85), draws.number(0.25, 0.5)], np.float32)
-        light = light + lamp[:, None, None] * (falloff * draws.number(0.25, 0.6))
+        light = light + lamp[:, None, None] * (falloff * draws.number(0.25, 0.7))
     dark = ramp(dull) * light + 0.03 * moon
     noise = _grain(draws, 3, height, width) * draws.number(0.04, 0.09)
     exposed: Floats = dark + noise * (0.6 + dark)
@@ -93,11 +93,11 @@ def _noisy(draws: Draws, canvas: Floats, instances: Instances) -> Floats:
         spoilt = blur(levels, 1 + draws.integer(3)) * (1 / 255)
     if draws.chance(0.45):
         fog = ramp(fractal_noise(draws, height, width, 2, 3) + draws.number(-0.1, 0.3))
-        fog = fog * draws.number(0.5, 0.9)
+        fog = fog * draws.number(0.4, 0.85)
         spoilt = spoilt + fog * (draws.number(0.6, 0.9) - spoilt)
     if draws.chance(0.5):
         spoilt = _coarse(spoilt, 3 + draws.integer(3), draws.number(0.5, 0.85))
-    strength = draws.number(0.12, 0.4)
+    strength = draws.number(0.1, 0.34)
     coloured = draws.chance(0.6)
     spoilt = spoilt + _grain(draws, 3 if coloured else 1, height, width) * strength
     if draws.chance(0.4):

@@ -1,7 +1,7 @@
 """The photographs that items are made of: which serve which split, and their masks."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ FIELD = (SIDE + 2 * PAD) * FACTOR
 # The background of a photograph is 0, but compression left specks of up to a few grey levels.
 _SPECK = 8
 _SMALLEST, _LARGEST, _DARKEST = 135, 640, 45  # photographs taken: pixels of clothing, mean grey
+_LEAST_COVER = 80  # of a pixel at the outline, of 255; darker ones are covered in part
 _HOLE, _CRUMB = 9, 8  # pixels: smaller holes are closed, smaller parts left out
 _VALIDATION = 5  # one photograph in so many of the training part is for validation scenes
 
@@ -29,13 +30,21 @@ class Photograph:
 
     Attributes:
         mask: where it is, bool [28, 28].
-        grey: its grey levels, uint8 [28, 28].
+        cover: share of each pixel that it covers, 0 to 255, uint8 [28, 28].
+        grey: its grey levels, a little sharpened, uint8 [28, 28].
         depth: distance to the outside in pixels (chessboard), uint8 [28, 28].
     """
 
     mask: NDArray[np.bool_]
+    cover: NDArray[np.uint8]
     grey: NDArray[np.uint8]
     depth: NDArray[np.uint8]
+
+    @cached_property
+    def box(self) -> tuple[int, int, int, int]:
+        """First and last row, first and last column of the mask."""
+        rows, columns = np.nonzero(self.mask)
+        return int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())
 
     def field(self) -> NDArray[np.int64]:
         """Return three maps, four times finer and smooth, in one: int64 [FIELD, FIELD].
@@ -43,17 +52,18 @@ class Photograph:
         Bits 0–7 are the mask (0 to 255; the contour is at half), 16–23 the grey level, continued
         over the contour, 32–39 the depth, at most 8, times 31.
         """
-        padded = np.zeros((3, SIDE + 2 * PAD, SIDE + 2 * PAD), np.float32)
+        padded = np.zeros((4, SIDE + 2 * PAD, SIDE + 2 * PAD), np.float32)
         inside = padded[:, PAD:-PAD, PAD:-PAD]
-        np.multiply(self.mask, 255, out=inside[0])
-        np.multiply(self.grey, self.mask, out=inside[1])
-        np.multiply(np.minimum(self.depth, 8), 31, out=inside[2])
+        inside[0] = self.cover
+        inside[1] = self.mask
+        np.multiply(self.grey, self.mask, out=inside[2])
+        np.multiply(np.minimum(self.depth, 8), 31, out=inside[3])
         weights = enlarging(SIDE + 2 * PAD, FACTOR)
-        mask, grey, depth = weights @ padded @ weights.T
-        grey = np.minimum(grey * 255 / np.maximum(mask, 1), 255)
+        cover, mask, grey, depth = weights @ padded @ weights.T
+        grey = np.minimum(grey / np.maximum(mask, 1), 255)
         scale = 1 / WHOLE**2
         packed: NDArray[np.int64] = (
-            (mask * scale).astype(np.int64)
+            (cover * scale).astype(np.int64)
             | grey.astype(np.int64) << 16
             | (depth * scale).astype(np.int64) << 32
         )
@@ -103,7 +113,21 @@ def _photograph(grey: NDArray[np.uint8]) -> Photograph:
     sizes[0] = sizes[holes[0, 0]] = SIDE * SIDE
     mask = mask | (sizes <= _HOLE)[holes][1:-1, 1:-1]
     depth = ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard")[1:-1, 1:-1]
-    return Photograph(mask, grey, depth.astype(np.uint8))
+    brightest = ndimage.maximum_filter(grey, 3)
+    share = np.clip(grey.astype(np.int64) * 330 // np.maximum(brightest, 1), _LEAST_COVER, 255)
+    cover = np.where(depth > 1, 255, share * mask).astype(np.uint8)
+    return Photograph(mask, cover, _sharpened(grey, mask), depth.astype(np.uint8))
+
+
+def _sharpened(grey: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return grey levels drawn away from the mean of their neighbours within the item."""
+    own = grey.astype(np.int64)
+    around = np.zeros_like(own)
+    for axis in (0, 1):
+        for step in (-1, 1):
+            neighbour = np.roll(own, step, axis)  # what comes round at the edges is background
+            around += np.where(np.roll(mask, step, axis), neighbour, own)
+    return np.clip(own + (4 * own - around) // 4, 0, 255).astype(np.uint8)
 
 
 def grey_range(photo: Photograph) -> tuple[int, int]:

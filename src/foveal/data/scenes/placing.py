@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveal.data.scenes import photographs
+from foveal.data.scenes.details import DETAILS, Surface, draw_detail
 from foveal.data.scenes.exact import Draws, Floats, ramp
 from foveal.data.scenes.photographs import FACTOR, PAD, Photograph
 
@@ -18,50 +19,54 @@ MIN_VISIBLE = 0.5
 SMALLEST, LARGEST = 0.1, 0.9
 """Longer side of an item's box, as a share of the picture's shorter side."""
 
-_ALONE, _MAIN, _OTHER = (0.3, LARGEST), (0.4, 0.8), (SMALLEST, 0.5)
+_ALONE, _MAIN, _OTHER = (0.3, LARGEST), (0.4, 0.8), 0.5
 _AREA = 0.4  # at most this share of the main item's area: also where half of it is hidden, the
 # main item shows more than any other
-_ACCEPTED, _MAIN_INSIDE = 0.6, 0.9  # visible shares that a place drawn at random must leave
+_ACCEPTED = 0.7  # visible share that a place drawn at random must leave
 _TRIES, _CELLS = 10, 8
-_CONTOUR = 116  # level of the mask's map at the contour; a little below half keeps thin straps
+_CONTOUR, _FAINT = 116, 90  # levels of the mask's map at the contour, the lower one of small
+# items; below one half, so that thin straps stay
 _TILT, _SHEAR, _STRETCH = 0.27, 0.12, 0.12  # tangent of half the largest angle; shares
 
 
 @dataclass
 class Item:
-    """An item in a scene.
+    """An item in a scene; its patch is its box and a pixel around it.
 
     Attributes:
         fine: its fine class.
-        photo: the photograph.
-        alpha: how much of a pixel it covers, [h, w] in [0, 1].
-        mask: pixels it covers by at least half, bool [h, w].
-        area: their number, also where the picture cuts them off.
-        grey: its grey level, uint8 values [h, w].
-        depth: distance to its outline in the photograph's pixels, at most 8, [h, w].
-        rows: row in the photograph of every pixel, [h, w].
-        columns: column in the photograph, [h, w].
+        surface: its pixels on the photograph.
         scale: picture's pixels per photograph's pixel.
+        alpha: how much of a pixel it covers, [h, w] in [0, 1].
+        grey: its grey level, 0 to 255, [h, w].
+        detail: how much of a pixel the detail of its fine class covers, [h, w] in [0, 1].
+        covers: pixels that it covers by at least half, and those of them that its detail does,
+            bool [2, h, w].
+        areas: their numbers, also where the picture cuts them off.
         top: first row of the patch in the picture; may be negative.
         left: first column.
     """
 
     fine: int
-    photo: Photograph
-    alpha: Floats
-    mask: NDArray[np.bool_]
-    area: int
-    grey: Floats
-    depth: Floats
-    rows: Floats
-    columns: Floats
+    surface: Surface
     scale: float
+    alpha: Floats
+    grey: Floats
+    detail: Floats
+    covers: NDArray[np.bool_]
+    areas: tuple[int, int]
     top: int = 0
     left: int = 0
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the patch."""
+        height, width = self.alpha.shape
+        return height, width
+
     def windows(self, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Return the part of a picture [height, width] the patch covers, and the patch's part."""
-        h, w = self.mask.shape
+        h, w = self.size
         y0, y1 = max(self.top, 0), min(self.top + h, height)
         x0, x1 = max(self.left, 0), min(self.left + w, width)
         return (
@@ -77,22 +82,29 @@ class Placement:
     Attributes:
         items: the main item first.
         order: indices into ``items`` from the farthest to the nearest.
-        instances: 0 for the ground, else 1 + index of the visible item, uint8 [H, W].
+        visible: 0 for the ground, else 1 + index of the visible item, uint8 [2, H, W]; in the
+            second map only where the item's detail is.
     """
 
     items: list[Item]
     order: list[int]
-    instances: NDArray[np.uint8]
+    visible: NDArray[np.uint8]
+
+    @property
+    def instances(self) -> NDArray[np.uint8]:
+        """The first map, uint8 [H, W]."""
+        instances: NDArray[np.uint8] = self.visible[0]
+        return instances
 
 
 def place(draws: Draws, split: str, fine: list[int], height: int, width: int) -> Placement:
-    """Place the items of a scene, each with at least :data:`MIN_VISIBLE` of its mask visible.
+    """Place the items of a scene: half of each item, and half of its detail, stay visible.
 
-    A place is drawn until all items keep 60 % visible, at most ten times. An item that finds none
-    is drawn as small as can be and laid on top of the others, in that one of 8 by 8 cells where it
-    hides the least. Hidden shares there are, averaged over the cells, at most 1/64 of each item
-    already placed, and so at most 3/64 of any in the best cell: the last three items together hide
-    less than a tenth (1/64 + 2/64 + 3/64), which leaves one half.
+    Places are drawn until 70 % of every item and of every detail are visible. An item that finds
+    none, nor at a smaller size, is drawn as small as can be and laid on top of the others, in that
+    one of 8 by 8 cells where it hides the least. The share that it would hide of an item or detail
+    is at most 1/64 on average over the cells; in the best cell, with k items lying there already,
+    it is at most 2k/64 of any. So three such items hide at most 2/64 + 4/64 + 6/64 < 20 %.
 
     Args:
         draws: source of the numbers.
@@ -102,26 +114,28 @@ def place(draws: Draws, split: str, fine: list[int], height: int, width: int) ->
         width: W.
     """
     side = min(height, width)
-    placement = Placement([], [], np.zeros((height, width), np.uint8))
+    placement = Placement([], [], np.zeros((2, height, width), np.uint8))
     shape = _Shape.draw(draws, split, fine[0])
     low, high = _ALONE if len(fine) == 1 else _MAIN
     main = shape.at(draws.number(low, high) * side)
     for attempt in range(_TRIES + 1):
         overhang = 0.08 if attempt < _TRIES else 0.0
-        main.top = _start(draws.number(), height, main.mask.shape[0], overhang)
-        main.left = _start(draws.number(), width, main.mask.shape[1], overhang)
-        if _inside(main, height, width) >= _MAIN_INSIDE * main.area:
+        main.top = _start(draws.number(), height, main.size[0], overhang)
+        main.left = _start(draws.number(), width, main.size[1], overhang)
+        if _leaves_enough(placement, main, behind=True):
             break
-    _add(placement, main, behind=False)
+    _add(placement, main, behind=True)
     for number in fine[1:]:
         shape = _Shape.draw(draws, split, number)
-        longest = (_AREA * main.area / shape.fill) ** 0.5
-        top = max(min(_OTHER[1] * side, longest), SMALLEST * side)
+        smallest = SMALLEST * side
+        longest = max(min(_OTHER * side, (_AREA * main.areas[0] / shape.fill) ** 0.5), smallest)
         share = draws.number()
-        item = shape.at(SMALLEST * side + (top - SMALLEST * side) * share * share)
-        if not _find_place(draws, placement, item):
-            item = shape.at(SMALLEST * side)
-            _lay_on_top(placement, item)
+        for smaller in (1.0, 0.5):
+            item = shape.at(smallest + (longest - smallest) * share * share * smaller)
+            if _find_place(draws, placement, item):
+                break
+        else:
+            _lay_on_top(placement, shape.at(smallest))
     return placement
 
 
@@ -195,19 +209,26 @@ class _Shape:
         columns = _whole(y * (c * unit) + start[1])[:, None] + _whole(x * (d * unit))
         mask, grey, depth = _sample(field, rows, columns)
         to_photo = 1 / unit
-        covered = mask >= _CONTOUR
+        surface = Surface(
+            photo=self.photo,
+            rows=((rows + 128) * to_photo - (PAD + 0.5)).astype(np.float32),
+            columns=((columns + 128) * to_photo - (PAD + 0.5)).astype(np.float32),
+            depth=depth * (1 / 31),
+        )
+        detail = draw_detail(self.fine % len(DETAILS), surface, scale)
+        contour = _CONTOUR if scale > 0.7 else _FAINT
+        covered = mask >= contour
+        covers = np.stack([covered, covered & (detail >= 0.5)])
         sharp = max(1.0, 1.5 * scale) / 255
         return Item(
             fine=self.fine,
-            photo=self.photo,
-            alpha=ramp((mask - _CONTOUR) * sharp + 0.5),
-            mask=covered,
-            area=int(np.count_nonzero(covered)),
-            grey=grey,
-            depth=depth * (1 / 31),
-            rows=(rows + 128) * to_photo - (PAD + 0.5),
-            columns=(columns + 128) * to_photo - (PAD + 0.5),
+            surface=surface,
             scale=scale,
+            alpha=ramp((mask - contour) * sharp + 0.5),
+            grey=grey,
+            detail=detail,
+            covers=covers,
+            areas=(int(np.count_nonzero(covers[0])), int(np.count_nonzero(covers[1]))),
         )
 
 
@@ -244,55 +265,67 @@ def _start(share: float, length: int, extent: int, overhang: float) -> int:
     return int(share * room - beyond + 0.5) if room > 0 else (length - extent) // 2
 
 
-def _inside(item: Item, height: int, width: int) -> int:
-    return int(np.count_nonzero(item.mask[item.windows(height, width)[1]]))
-
-
 def _find_place(draws: Draws, placement: Placement, item: Item) -> bool:
     """Draw places until one leaves enough of every item visible; add the item there."""
     height, width = placement.instances.shape
     main = placement.items[0]
-    seen = np.bincount(placement.instances.ravel(), minlength=len(placement.items) + 1)
     for _ in range(_TRIES):
-        near = draws.chance(0.6)
-        behind = draws.chance(0.3)
-        shares = draws.number(), draws.number()
+        near, behind = draws.chance(0.6), draws.chance(0.3)
+        down, right = draws.number(), draws.number()
         if near:  # its middle within the main item's box
-            item.top = main.top + int(shares[0] * main.mask.shape[0]) - item.mask.shape[0] // 2
-            item.left = main.left + int(shares[1] * main.mask.shape[1]) - item.mask.shape[1] // 2
+            item.top = main.top + int(down * main.size[0]) - item.size[0] // 2
+            item.left = main.left + int(right * main.size[1]) - item.size[1] // 2
         else:
-            item.top = _start(shares[0], height, item.mask.shape[0], 0.25)
-            item.left = _start(shares[1], width, item.mask.shape[1], 0.25)
-        window, part = item.windows(height, width)
-        over = np.bincount(placement.instances[window][item.mask[part]], minlength=len(seen))
-        visible = over[0] if behind else over.sum()
-        if visible < _ACCEPTED * item.area:
-            continue
-        if not behind and any(
-            seen[k] - over[k] < _ACCEPTED * other.area for k, other in enumerate(placement.items, 1)
-        ):
-            continue
-        _add(placement, item, behind=behind)
-        return True
+            item.top = _start(down, height, item.size[0], 0.25)
+            item.left = _start(right, width, item.size[1], 0.25)
+        if _leaves_enough(placement, item, behind=behind):
+            _add(placement, item, behind=behind)
+            return True
     return False
 
 
+def _leaves_enough(placement: Placement, item: Item, *, behind: bool) -> bool:
+    """Return whether an item at its place, and those there before, stay visible enough."""
+    height, width = placement.instances.shape
+    window, part = item.windows(height, width)
+    for layer in (0, 1):
+        shown = item.covers[layer][part]
+        if behind:
+            shown = shown & (placement.instances[window] == 0)
+        if np.count_nonzero(shown) < _ACCEPTED * item.areas[layer]:
+            return False
+    if behind:
+        return True
+    hidden = _hidden(placement, item)
+    for layer in (0, 1):
+        seen = np.bincount(placement.visible[layer].ravel(), minlength=len(placement.items) + 1)
+        for k, other in enumerate(placement.items):
+            if seen[k + 1] - hidden[layer][k + 1] < _ACCEPTED * other.areas[layer]:
+                return False
+    return True
+
+
+def _hidden(placement: Placement, item: Item) -> list[NDArray[np.int64]]:
+    """Return the visible pixels of each item, and of each detail, that an item on top hides."""
+    window, part = item.windows(*placement.instances.shape)
+    mask, numbers = item.covers[0][part], len(placement.items) + 1
+    return [np.bincount(layer[window][mask], minlength=numbers) for layer in placement.visible]
+
+
 def _lay_on_top(placement: Placement, item: Item) -> None:
-    """Add a small item in the cell where it hides the least of the others' visible shares."""
+    """Add a small item in the cell where it hides the least of the others and their details."""
     height, width = placement.instances.shape
     best, least = (0, 0), float("inf")
-    areas = [other.area for other in placement.items]
     for row in range(_CELLS):
         for column in range(_CELLS):
-            item.top = (2 * row + 1) * height // (2 * _CELLS) - item.mask.shape[0] // 2
-            item.left = (2 * column + 1) * width // (2 * _CELLS) - item.mask.shape[1] // 2
-            window, part = item.windows(height, width)
-            over = np.bincount(
-                placement.instances[window][item.mask[part]], minlength=len(areas) + 1
-            )
-            hidden = sum(int(over[k]) / area for k, area in enumerate(areas, 1))
-            if hidden < least:
-                best, least = (item.top, item.left), hidden
+            item.top = (2 * row + 1) * height // (2 * _CELLS) - item.size[0] // 2
+            item.left = (2 * column + 1) * width // (2 * _CELLS) - item.size[1] // 2
+            total = 0.0
+            for layer, hidden in enumerate(_hidden(placement, item)):
+                for k, other in enumerate(placement.items):
+                    total += int(hidden[k + 1]) / max(other.areas[layer], 1)
+            if total < least:
+                best, least = (item.top, item.left), total
     item.top, item.left = best
     _add(placement, item, behind=False)
 
@@ -300,10 +333,13 @@ def _lay_on_top(placement: Placement, item: Item) -> None:
 def _add(placement: Placement, item: Item, *, behind: bool) -> None:
     height, width = placement.instances.shape
     window, part = item.windows(height, width)
-    mask = item.mask[part]
+    covered, marked = item.covers[0][part], item.covers[1][part]
     if behind:
-        mask = mask & (placement.instances[window] == 0)
+        free = placement.instances[window] == 0
+        covered, marked = covered & free, marked & free
     placement.items.append(item)
     number = len(placement.items)
-    placement.instances[window][mask] = number
+    placement.instances[window][covered] = number
+    placement.visible[1][window][covered] = 0
+    placement.visible[1][window][marked] = number
     placement.order.insert(0 if behind else len(placement.order), number - 1)

@@ -7,21 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveal.data.idx import FASHION_CLASSES
+from foveal.data.scenes.details import DETAILS
 from foveal.data.scenes.exact import Draws
 
 CLASSES = FASHION_CLASSES
-DETAILS = (
-    "plain",
-    "stripes",
-    "dots",
-    "checks",
-    "sash",
-    "disc",
-    "ring",
-    "cross",
-    "border",
-    "hem",
-)
 FINE_CLASSES = tuple(f"{name}, {detail}" for name in CLASSES for detail in DETAILS)
 """Class · 10 + detail is the fine class."""
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from foveal.data.parts import Found
 from foveal.data.scenes import photographs
-from foveal.data.scenes.plan import CLASSES, DETAILS, FINE_CLASSES, SPLITS, plan
+from foveal.data.scenes.details import DETAILS
+from foveal.data.scenes.plan import CLASSES, FINE_CLASSES, SPLITS, plan
 from foveal.data.scenes.scene import VERSION, Scenes, scene_name
 
 LABELS = ("coarse", "fine")

@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveal.data.scenes import labels
+from foveal.data.scenes.details import DETAILS
 from foveal.data.scenes.domains import DOMAINS
 from foveal.data.scenes.exact import Floats, ramp
 from foveal.data.scenes.ground import draw_ground
 from foveal.data.scenes.items import draw_item
 from foveal.data.scenes.lighting import cast_shadow, light
 from foveal.data.scenes.placing import Placement, place
-from foveal.data.scenes.plan import CLASSES, DETAILS, SPLITS, plan, scene_draws
+from foveal.data.scenes.plan import CLASSES, SPLITS, plan, scene_draws
 from foveal.names import unknown
 
 VERSION = 1
@@ -134,7 +135,7 @@ class Scene:
             window, part = item.windows(self.height, self.width)
             cover = np.zeros((self.height, self.width), np.uint8)
             cover[window] = item.alpha[part] * 255
-            reach = 1 + 0.08 * max(item.mask.shape) * draws.number(0.3, 1)
+            reach = 1 + 0.08 * max(item.size) * draws.number(0.3, 1)
             cast_shadow(draws, canvas, cover, reach)
             target = canvas[:, window[0], window[1]]
             target += item.alpha[part] * (colours[:, part[0], part[1]] - target)
