@@ -26,11 +26,18 @@ def root_and_layout(args: argparse.Namespace) -> tuple[str | None, str]:
     return (None, args.root) if built_in else (args.root, args.layout)
 
 
+def png_path(text: str) -> Path:
+    """Return the path of a picture to write; what a flag's ``type`` may be."""
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"a contact sheet is a .png file, not {text!r}")
+    return Path(text)
+
+
 def run(argv: Sequence[str]) -> int:
     """Run the command; status 2 if a picture is damaged."""
     parser = CommandParser(prog="foveal data check", description="Open every picture once.")
     add_data_arguments(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also draw a contact sheet: PNG")
+    parser.add_argument("--out", type=png_path, metavar="FILE", help="contact sheet to draw: PNG")
     args = parser.parse_args(argv)
 
     from foveal.data.check import check_classification
@@ -47,7 +54,7 @@ def run(argv: Sequence[str]) -> int:
             progress=progress,
         )
     print(report)
-    if args.out is not None and not report.problems:
+    if args.out is not None:
         from foveal.cli.data_show import write_contact_sheet
 
         write_contact_sheet(args)

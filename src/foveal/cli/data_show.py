@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from foveal.cli.data import add_data_arguments, root_and_layout
+from foveal.cli.data import add_data_arguments, png_path, root_and_layout
 from foveal.cli.parser import CommandParser
 
 
@@ -18,7 +18,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--split", default="train", choices=["train", "val", "test"])
     parser.add_argument("--count", type=int, default=24, help="number of pictures")
     parser.add_argument("--seed", type=int, default=0, help="of their draw")
-    parser.add_argument("--out", type=Path, metavar="FILE", default=Path("contact_sheet.png"))
+    parser.add_argument(
+        "--out", type=png_path, metavar="FILE", default=Path("contact_sheet.png"), help="PNG"
+    )
     write_contact_sheet(parser.parse_args(argv))
     return 0
 
@@ -30,8 +32,6 @@ def write_contact_sheet(args: argparse.Namespace) -> None:
     from foveal.files import replacing
     from foveal.tasks.report import write_canvas
 
-    if args.out.suffix.lower() != ".png":
-        raise ValueError(f"a contact sheet is a .png file, not {args.out}")
     root, layout = root_and_layout(args)
     data = read_classification(
         root, layout, labels=args.labels, domain=args.domain, multi_label=args.multi_label

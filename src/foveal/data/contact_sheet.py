@@ -1,4 +1,4 @@
-"""A contact sheet: some pictures of a data set with their classes, and what else is known of them."""
+"""A contact sheet: some pictures of a data set with their classes; of scenes, all labels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

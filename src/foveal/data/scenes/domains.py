@@ -66,7 +66,7 @@ def _strokes(phase: Floats) -> Floats:
 def _night(draws: Draws, canvas: Floats, instances: Instances) -> Floats:
     """Take nearly all light away, let lamps shine, add the noise of a sensor in the dark."""
     height, width = instances.shape
-    grey = canvas.sum(axis=0) * (1 / 3)
+    grey = (canvas[0] + canvas[1] + canvas[2]) * (1 / 3)
     flat = draws.number(0.3, 0.6)
     dull = canvas + (grey - canvas) * flat
     moon = np.array([0.55, 0.72, 1.0], np.float32)[:, None, None]

@@ -137,7 +137,7 @@ def fractal_noise(draws: Draws, height: int, width: int, cells: int, octaves: in
         octaves: number of sizes.
     """
     total = np.zeros((height, width), np.float32)
-    share = 0.5 / (1 - 0.5**octaves)
+    share = 2 ** (octaves - 1) / (2**octaves - 1)
     longer = max(height, width)
     for _ in range(octaves):
         noise = smooth_noise(draws, height, width, cells * height // longer + 1, cells)

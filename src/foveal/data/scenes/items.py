@@ -31,14 +31,11 @@ def draw_item(draws: Draws, item: Item, ground: Floats, *, main: bool) -> Floats
     low, high = grey_range(item.surface.photo)
     tone = ramp((item.grey - low) * (1 / (high - low + 40)))
     part = ease((tone - 0.3) * 2.5)
-    relief = 0.6 + 0.55 * tone
-    relief = relief + _cloth(draws, item)
+    relief = 0.6 + 0.55 * tone + _cloth(draws, item)
     colours = dark[:, None, None] + (light - dark)[:, None, None] * part
     colours += item.detail * (mark[:, None, None] - colours)
     colours *= relief
-    # Light from above: what bulges is lighter at the top and darker towards the outline.
-    rim = ramp(item.surface.depth * 0.3)
-    colours *= 0.8 + 0.2 * rim
+    colours *= 0.8 + 0.2 * ramp(item.surface.depth * 0.3)  # rounded: darker towards the outline
     return colours
 
 

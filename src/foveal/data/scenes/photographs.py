@@ -139,12 +139,12 @@ def grey_range(photo: Photograph) -> tuple[int, int]:
 
 def widest_place(photo: Photograph) -> tuple[int, int, int]:
     """Return row, column and depth of the pixel farthest from the outside, the middle one."""
-    rows_, columns = np.nonzero(photo.depth == photo.depth.max())
-    middle = np.abs(2 * rows_ - rows_.min() - rows_.max()) + np.abs(
+    places, columns = np.nonzero(photo.depth == photo.depth.max())
+    middle = np.abs(2 * places - places.min() - places.max()) + np.abs(
         2 * columns - columns.min() - columns.max()
     )
     nearest = int(np.argmin(middle))
-    return int(rows_[nearest]), int(columns[nearest]), int(photo.depth.max())
+    return int(places[nearest]), int(columns[nearest]), int(photo.depth.max())
 
 
 def outline(photo: Photograph) -> tuple[Floats, Floats]:

@@ -1,5 +1,6 @@
 """Where the items of a scene are: sizes, outlines, overlap; numbers and masks, no colours."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ MIN_VISIBLE = 0.5
 SMALLEST, LARGEST = 0.1, 0.9
 """Longer side of an item's box, as a share of the picture's shorter side."""
 
-_ALONE, _MAIN, _OTHER = (0.3, LARGEST), (0.4, 0.8), 0.5
+_ALONE, _MAIN, _OTHER = (0.35, LARGEST), (0.45, 0.85), 0.5
 _AREA = 0.4  # at most this share of the main item's area: also where half of it is hidden, the
 # main item shows more than any other
 _ACCEPTED = 0.7  # visible share that a place drawn at random must leave
@@ -128,10 +129,11 @@ def place(draws: Draws, split: str, fine: list[int], height: int, width: int) ->
     for number in fine[1:]:
         shape = _Shape.draw(draws, split, number)
         smallest = SMALLEST * side
-        longest = max(min(_OTHER * side, (_AREA * main.areas[0] / shape.fill) ** 0.5), smallest)
+        longest = max(min(_OTHER * side, math.sqrt(_AREA * main.areas[0] / shape.fill)), smallest)
         share = draws.number()
+        share *= 0.5 + 0.5 * share  # small items more often
         for smaller in (1.0, 0.5):
-            item = shape.at(smallest + (longest - smallest) * share * share * smaller)
+            item = shape.at(smallest + (longest - smallest) * share * smaller)
             if _find_place(draws, placement, item):
                 break
         else:
@@ -198,7 +200,7 @@ class _Shape:
         (a, b), (c, d) = self.matrix
         y: Floats = (np.arange(h) + 0.5 - h / 2) / length
         x: Floats = (np.arange(w) + 0.5 - w / 2) / length
-        scale = length / ((abs(a * d - b * c)) ** 0.5)
+        scale = length / math.sqrt(abs(a * d - b * c))
         field, finer = self.photo.field(), float(FACTOR)
         while finer * 0.7 > scale:  # several of the finer pixels to one of the picture's
             field, finer = _halved(field), finer / 2
@@ -216,10 +218,10 @@ class _Shape:
             depth=depth * (1 / 31),
         )
         detail = draw_detail(self.fine % len(DETAILS), surface, scale)
-        contour = _CONTOUR if scale > 0.7 else _FAINT
+        contour = min(_CONTOUR if scale > 0.7 else _FAINT, float(mask.max()))  # never nothing
         covered = mask >= contour
         covers = np.stack([covered, covered & (detail >= 0.5)])
-        sharp = max(1.0, 1.5 * scale) / 255
+        sharp = max(0.5 / contour, 1.5 / 255 * scale)  # an edge of a pixel; 0 stays 0
         return Item(
             fine=self.fine,
             surface=surface,
