@@ -13,10 +13,10 @@ from scipy import ndimage
 from foveal.data.scenes import CLASSES, DOMAINS, FINE_CLASSES, VERSION, Scene, Scenes
 
 DIGESTS = {
-    "clean": "b9e0cac3b0c638f7",
-    "sketch": "004844981b3812f9",
-    "night": "14ba0da08c56224d",
-    "noisy": "35dfbc5fe4711d70",
+    "clean": "eba860b944069b09",
+    "sketch": "f72048cd01a35c61",
+    "night": "3b4c25330913a023",
+    "noisy": "f4a3b13f87945922",
 }
 
 LABELS = ("semantic", "instances", "boxes", "saliency", "boundaries", "skeleton")

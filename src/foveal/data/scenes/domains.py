@@ -22,38 +22,37 @@ def _clean(draws: Draws, canvas: Floats, instances: Instances) -> Floats:
 
 
 def _sketch(draws: Draws, canvas: Floats, instances: Instances) -> Floats:
-    """Draw outlines and hatch the dark parts with a pencil or pen on paper."""
+    """Draw outlines and hatch the dark parts, in pencil or ink on paper or in chalk on a board."""
     height, width = instances.shape
     grey = canvas[0] * 0.3 + canvas[1] * 0.6 + canvas[2] * 0.1
-    levels = np.floor(ramp(grey) * 255)
-    smooth = blur(levels, 1) * (1 / 255)
-    # Inner lines where the tone changes quickly, less so on the ground; outlines of the items.
+    smooth = blur(np.floor(ramp(grey) * 255), 1) * (1 / 255)
     down, right = np.zeros_like(smooth), np.zeros_like(smooth)
     down[1:-1] = smooth[2:] - smooth[:-2]
     right[:, 1:-1] = smooth[:, 2:] - smooth[:, :-2]
-    change = np.sqrt(down * down + right * right)
-    on_item = (instances > 0).astype(np.float32)
-    lines = ramp((change - 0.09) * (3.5 + 3.5 * on_item))
+    # Lines where the tone changes, of items and of all else alike, with gaps where the hand is
+    # lifted; the outlines of items also where they hardly differ from what is behind them.
+    lines = ramp((np.sqrt(down * down + right * right) - 0.07) * draws.number(4, 9))
     outline = np.zeros((height, width), np.float32)
     outline[1:] = instances[1:] != instances[:-1]
     outline[:, 1:] = np.maximum(outline[:, 1:], instances[:, 1:] != instances[:, :-1])
-    pressure = 0.5 + fractal_noise(draws, height, width, 6, 2) * 0.8
-    # Hatching: strokes nearer and crossed the darker the tone; they sway a little.
+    lines = np.maximum(lines, outline * draws.number(0.45, 0.95))
+    lines *= ramp(fractal_noise(draws, height, width, 5, 2) * 3.5 - draws.number(0.1, 0.6))
+    # Hatching: strokes that sway, crossed where the tone is darkest.
     y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None, :]
-    sway = smooth_noise(draws, height, width, 5, 5) * 7
-    slope = draws.number(0.6, 1.4)
-    spacing = 1 / draws.number(3.2, 5)
-    first = _strokes((x * slope + y + sway) * spacing)
-    second = _strokes((x - y * slope + sway) * spacing)
-    tone = smooth + (1 - on_item) * (0.5 - smooth * 0.55)
-    hatching = np.maximum(first * ease((0.62 - tone) * 4), second * ease((0.36 - tone) * 5))
-    ink = np.maximum(np.maximum(lines, outline), hatching * 0.75) * ramp(pressure)
-    paper = draws.number(0.86, 0.96) + _grain(draws, height, width) * 0.04
-    paper = paper - smooth_noise(draws, height, width, 3, 3) * 0.06
-    warm = draws.number(0, 0.08)
-    tint = np.array([1, 1 - warm * 0.5, 1 - warm * 1.6], np.float32)[:, None, None]
-    pen = np.array([draws.number(0.02, 0.25) for _ in range(3)], np.float32)[:, None, None]
-    sheet = paper * tint
+    sway = smooth_noise(draws, height, width, 5, 5) * 9
+    slope, spacing = draws.number(0.4, 2.2), 1 / draws.number(3.2, 6.5)
+    tone = smooth + draws.number(-0.12, 0.2)
+    first = _strokes((x * slope + y + sway) * spacing) * ease((0.62 - tone) * 4)
+    second = _strokes((x - y * slope + sway) * spacing) * ease((0.36 - tone) * 5)
+    ink = np.maximum(lines, np.maximum(first, second) * draws.number(0.55, 0.9))
+    chalk = draws.chance(0.35)
+    level = draws.number(0.08, 0.3) if chalk else draws.number(0.8, 0.96)
+    sheet = level + _grain(draws, height, width) * 0.05
+    sheet = sheet - smooth_noise(draws, height, width, 3, 3) * 0.07
+    tint = np.array([draws.number(0.85, 1.1) for _ in range(3)], np.float32)[:, None, None]
+    sheet = sheet * tint
+    low, high = (0.7, 1.0) if chalk else (0.02, 0.35)
+    pen = np.array([draws.number(low, high) for _ in range(3)], np.float32)[:, None, None]
     drawn: Floats = sheet + ramp(ink) * (pen - sheet)
     return drawn
 

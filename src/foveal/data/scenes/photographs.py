@@ -5,7 +5,6 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from foveal.data import fashion
 from foveal.data.parts import PictureArray
@@ -103,6 +102,8 @@ def photograph(split: str, category: int, number: int) -> Photograph:
 
 
 def _photograph(grey: NDArray[np.uint8]) -> Photograph:
+    from scipy import ndimage  # here, since whoever reads a folder of pictures needs none of it
+
     mask = grey > _SPECK
     parts, _ = ndimage.label(mask, np.ones((3, 3), bool))
     sizes = np.bincount(parts.ravel())

@@ -20,7 +20,7 @@ MIN_VISIBLE = 0.5
 SMALLEST, LARGEST = 0.1, 0.9
 """Longer side of an item's box, as a share of the picture's shorter side."""
 
-_ALONE, _MAIN, _OTHER = (0.35, LARGEST), (0.45, 0.85), 0.5
+_ALONE, _MAIN, _OTHER = (0.4, LARGEST), (0.5, 0.85), 0.5
 _AREA = 0.4  # at most this share of the main item's area: also where half of it is hidden, the
 # main item shows more than any other
 _ACCEPTED = 0.7  # visible share that a place drawn at random must leave

@@ -18,7 +18,7 @@ SPLITS = {"train": 6000, "val": 600, "test": 1200}
 """Number of scenes of each split; whole multiples of 100, so that all fine classes are equal."""
 
 MOST_ITEMS = 4
-_MORE = (0.25, 0.55, 0.8)  # below these: one, two, three items
+_MORE = (0.35, 0.65, 0.85)  # below these: one, two, three items
 
 _PLAN, _SCENE = 0, 1  # first part of the key of a stream
 
