@@ -53,12 +53,14 @@ def test_small_holes_are_closed_and_crumbs_left_out():
     grey[10:12, 10:12] = 0  # a dark print
     grey[14:20, 14:20] = 5  # the opening of a handle
     grey[1, 1:4] = 100  # a speck of dirt
-    photo = photographs._photograph(grey)
+    photo = photographs._photograph(grey, 9)
     expected = np.zeros((28, 28), bool)
     expected[4:24, 4:24] = True
     expected[14:20, 14:20] = False
     assert (photo.mask == expected).all()
     assert photo.box == (4, 23, 4, 23)
+    expected[4:24, 4:24] = True
+    assert (photographs._photograph(grey, 28 * 28).mask == expected).all()
 
 
 def test_the_field_is_the_photograph_enlarged():

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveal.data import fashion
+from foveal.data.idx import FASHION_CLASSES
 from foveal.data.parts import PictureArray
 from foveal.data.scenes.exact import WHOLE, Floats, enlarging
 
@@ -19,7 +20,9 @@ FIELD = (SIDE + 2 * PAD) * FACTOR
 _SPECK = 8
 _SMALLEST, _LARGEST, _DARKEST = 135, 640, 45  # photographs taken: pixels of clothing, mean grey
 _LEAST_COVER = 80  # of a pixel at the outline, of 255; darker ones are covered in part
-_HOLE, _CRUMB = 9, 8  # pixels: smaller holes are closed, smaller parts left out
+_CRUMB = 8  # pixels: smaller parts are left out
+_HOLE = 9  # pixels: smaller holes are closed where one may look through, others everywhere else
+_OPEN = frozenset(FASHION_CLASSES.index(name) for name in ("Pullover", "Coat", "Sandal", "Bag"))
 _VALIDATION = 5  # one photograph in so many of the training part is for validation scenes
 
 
@@ -98,10 +101,11 @@ def rows(split: str, category: int) -> NDArray[np.int64]:
 def photograph(split: str, category: int, number: int) -> Photograph:
     """Return one of the photographs that :func:`rows` lists, by its place there."""
     pictures, by_class = _parts()[split]
-    return _photograph(pictures.pixels[by_class[category][number]])
+    grey = pictures.pixels[by_class[category][number]]
+    return _photograph(grey, _HOLE if category in _OPEN else SIDE * SIDE)
 
 
-def _photograph(grey: NDArray[np.uint8]) -> Photograph:
+def _photograph(grey: NDArray[np.uint8], hole: int) -> Photograph:
     from scipy import ndimage  # here, since whoever reads a folder of pictures needs none of it
 
     mask = grey > _SPECK
@@ -111,8 +115,8 @@ def _photograph(grey: NDArray[np.uint8]) -> Photograph:
     mask = (sizes >= min(_CRUMB, sizes.max()))[parts]
     holes, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
     sizes = np.bincount(holes.ravel())
-    sizes[0] = sizes[holes[0, 0]] = SIDE * SIDE
-    mask = mask | (sizes <= _HOLE)[holes][1:-1, 1:-1]
+    sizes[0] = sizes[holes[0, 0]] = hole + 1
+    mask = mask | (sizes <= hole)[holes][1:-1, 1:-1]
     depth = ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard")[1:-1, 1:-1]
     brightest = ndimage.maximum_filter(grey, 3)
     share = np.clip(grey.astype(np.int64) * 330 // np.maximum(brightest, 1), _LEAST_COVER, 255)
