@@ -18,6 +18,7 @@ from foveal.data import (
     idx,
     imagefolder,
     other_tasks,
+    scenes,
     usps,
 )
 from foveal.data.imagefolder import subfolders
@@ -40,6 +41,7 @@ class Layout:
         labels: names of its sets of labels, where it has several; ``read`` then takes ``labels``.
         multi_label: whether a picture may show several classes; ``read`` then takes
             ``multi_label``.
+        domains: names of its domains, where it has several; ``read`` then takes ``domain``.
     """
 
     title: str
@@ -49,11 +51,22 @@ class Layout:
     built_in: bool = False
     labels: tuple[str, ...] = ()
     multi_label: bool = False
+    domains: tuple[str, ...] = ()
 
 
 # In this order folders are tried: the more particular layout first.
 LAYOUTS: dict[str, Layout] = {
     "fashion": Layout("built-in fashion", "classify", None, fashion.read, built_in=True),
+    "scenes": Layout(
+        "built-in scenes",
+        "classify",
+        None,
+        scenes.read,
+        built_in=True,
+        labels=scenes.LABELS,
+        multi_label=True,
+        domains=tuple(scenes.DOMAINS),
+    ),
     "cifar": Layout("CIFAR", "classify", cifar.detect, cifar.read, labels=cifar.LABELS),
     "idx": Layout("MNIST", "classify", idx.detect, idx.read),
     "usps": Layout("USPS", "classify", usps.detect, usps.read),

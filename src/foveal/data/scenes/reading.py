@@ -1,0 +1,95 @@
+"""Scenes as the pictures of a classification run."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from foveal.data.parts import Found
+from foveal.data.scenes import photographs
+from foveal.data.scenes.details import DETAILS
+from foveal.data.scenes.plan import CLASSES, FINE_CLASSES, SPLITS, plan
+from foveal.data.scenes.scene import VERSION, Scenes, scene_name
+
+LABELS = ("coarse", "fine")
+
+CACHE_BYTES = 256 * 2**20
+"""Drawn pictures that one process keeps for a split; those drawn first stay."""
+
+_USUAL_SIZE = 128
+
+
+class ScenePictures:
+    """The pictures of one split; each is drawn once in a process, as far as the cache goes.
+
+    Args:
+        scenes: what is drawn.
+        targets: int64 [N], or float32 [N, K].
+        cache_bytes: drawn pictures that are kept.
+    """
+
+    def __init__(
+        self, scenes: Scenes, targets: NDArray[Any], cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self.scenes, self.targets, self.cache_bytes = scenes, targets, cache_bytes
+        self._drawn: dict[int, NDArray[np.uint8]] = {}
+        self._kept = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the drawn pictures behind: another process draws its own."""
+        return {**self.__dict__, "_drawn": {}, "_kept": 0}
+
+    def __len__(self) -> int:
+        """Return the number of scenes."""
+        return len(self.scenes)
+
+    def load(self, index: int) -> Image.Image:
+        """Return a picture as RGB."""
+        pixels = self._drawn.get(index)
+        if pixels is None:
+            pixels = self.scenes[index].image
+            if self._kept + pixels.nbytes <= self.cache_bytes:
+                self._drawn[index] = pixels
+                self._kept += pixels.nbytes
+        return Image.fromarray(pixels)
+
+    def decode(self, index: int) -> tuple[Image.Image, str]:
+        """Return a picture as RGB, and its mode."""
+        return self.load(index), "RGB"
+
+    def probe(self, index: int) -> None:
+        """Do nothing: a scene cannot be damaged."""
+
+    def name(self, index: int) -> str:
+        """Return the version, domain, split and index, such as ``scenes-v1-clean-train[17]``."""
+        return f"{scene_name(self.scenes.split, self.scenes.domain)}[{range(len(self))[index]}]"
+
+
+def read(labels: str = "coarse", domain: str = "clean", multi_label: bool = False) -> Found:
+    """Return the scenes of all splits with their classes; nothing is drawn yet.
+
+    Args:
+        labels: ``coarse``, ten classes, or ``fine``, a hundred.
+        domain: one of ``DOMAINS``.
+        multi_label: whether targets tell the classes of all items instead of the largest one's.
+
+    Raises:
+        ValueError: a file of the photographs is missing or damaged; the message has its path.
+    """
+    photographs.rows("train", 0)  # reads the files: better found damaged now than in a worker
+    classes = CLASSES if labels == "coarse" else FINE_CLASSES
+    parts = {}
+    for split in SPLITS:
+        shown = plan(split, 0)
+        items = shown.fine // len(DETAILS) if labels == "coarse" else shown.fine
+        targets = shown.present(items, len(classes)) if multi_label else items[:, 0].copy()
+        parts[split] = ScenePictures(Scenes(split, domain=domain), targets)
+    return Found(
+        root="built-in scenes",
+        classes=classes,
+        parts=parts,
+        origins=dict.fromkeys(SPLITS, f"built-in scenes, version {VERSION}, {domain}"),
+        image_size=_USUAL_SIZE,
+        multi_label=multi_label,
+    )
