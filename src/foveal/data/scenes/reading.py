@@ -14,10 +14,36 @@ from foveal.data.scenes.scene import VERSION, Scenes, scene_name
 
 LABELS = ("coarse", "fine")
 
-CACHE_BYTES = 256 * 2**20
-"""Drawn pictures that one process keeps for a split; those drawn first stay."""
+CACHE_BYTES = 400 * 2**20  # all scenes of one domain at the usual sizes
 
 _USUAL_SIZE = 128
+
+
+class DrawnPictures:
+    """Pictures that this process has drawn; those drawn first stay.
+
+    Args:
+        capacity: bytes.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.bytes = capacity, 0
+        self._pixels: dict[tuple[Any, ...], NDArray[np.uint8]] = {}
+
+    def get(self, scenes: Scenes, index: int) -> NDArray[np.uint8]:
+        """Return a scene's picture, uint8 [H, W, 3], drawn only if it is not kept."""
+        place = range(len(scenes))[index]
+        key = scenes.split, scenes.domain, scenes.seed, scenes.size, place
+        if key in self._pixels:
+            return self._pixels[key]
+        pixels = scenes[index].image
+        if self.bytes + pixels.nbytes <= self.capacity:
+            self._pixels[key] = pixels
+            self.bytes += pixels.nbytes
+        return pixels
+
+
+DRAWN = DrawnPictures(CACHE_BYTES)
 
 
 class ScenePictures:
@@ -26,19 +52,10 @@ class ScenePictures:
     Args:
         scenes: what is drawn.
         targets: int64 [N], or float32 [N, K].
-        cache_bytes: drawn pictures that are kept.
     """
 
-    def __init__(
-        self, scenes: Scenes, targets: NDArray[Any], cache_bytes: int = CACHE_BYTES
-    ) -> None:
-        self.scenes, self.targets, self.cache_bytes = scenes, targets, cache_bytes
-        self._drawn: dict[int, NDArray[np.uint8]] = {}
-        self._kept = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the drawn pictures behind: another process draws its own."""
-        return {**self.__dict__, "_drawn": {}, "_kept": 0}
+    def __init__(self, scenes: Scenes, targets: NDArray[Any]) -> None:
+        self.scenes, self.targets = scenes, targets
 
     def __len__(self) -> int:
         """Return the number of scenes."""
@@ -46,13 +63,7 @@ class ScenePictures:
 
     def load(self, index: int) -> Image.Image:
         """Return a picture as RGB."""
-        pixels = self._drawn.get(index)
-        if pixels is None:
-            pixels = self.scenes[index].image
-            if self._kept + pixels.nbytes <= self.cache_bytes:
-                self._drawn[index] = pixels
-                self._kept += pixels.nbytes
-        return Image.fromarray(pixels)
+        return Image.fromarray(DRAWN.get(self.scenes, index))
 
     def decode(self, index: int) -> tuple[Image.Image, str]:
         """Return a picture as RGB, and its mode."""
