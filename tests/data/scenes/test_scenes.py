@@ -13,10 +13,10 @@ from scipy import ndimage
 from foveal.data.scenes import CLASSES, DOMAINS, FINE_CLASSES, VERSION, Scene, Scenes
 
 DIGESTS = {
-    "clean": "d86818a400ac276f",
-    "sketch": "68bb9f77d4a4e70a",
-    "night": "2fae892a2d5b9f45",
-    "noisy": "8c7cbe5161d3bbaf",
+    "clean": "48f55ae0610cc005",
+    "sketch": "875084082ed0d727",
+    "night": "fec1cffc26630d73",
+    "noisy": "a4b42a02b99c84a7",
 }
 
 LABELS = ("semantic", "instances", "boxes", "saliency", "boundaries", "skeleton")
