@@ -13,10 +13,10 @@ from scipy import ndimage
 from foveal.data.scenes import CLASSES, DOMAINS, FINE_CLASSES, VERSION, Scene, Scenes
 
 DIGESTS = {
-    "clean": "48f55ae0610cc005",
-    "sketch": "875084082ed0d727",
-    "night": "fec1cffc26630d73",
-    "noisy": "a4b42a02b99c84a7",
+    "clean": "1a8c47d88c016e52",
+    "sketch": "30271dffc148227d",
+    "night": "05e31b1972c6fd03",
+    "noisy": "2b103b678ecafd71",
 }
 
 LABELS = ("semantic", "instances", "boxes", "saliency", "boundaries", "skeleton")
