@@ -13,10 +13,10 @@ from scipy import ndimage
 from foveal.data.scenes import CLASSES, DOMAINS, FINE_CLASSES, VERSION, Scene, Scenes
 
 DIGESTS = {
-    "clean": "1a8c47d88c016e52",
-    "sketch": "30271dffc148227d",
-    "night": "05e31b1972c6fd03",
-    "noisy": "2b103b678ecafd71",
+    "clean": "24cb2d8f2aff6f7c",
+    "sketch": "11ff5bcdcbb06596",
+    "night": "5e1a4f3dcc5a7134",
+    "noisy": "998c14fd6b4f0251",
 }
 
 LABELS = ("semantic", "instances", "boxes", "saliency", "boundaries", "skeleton")
