@@ -133,7 +133,7 @@ def find_classification(
     elif multi_label:
         raise ValueError(
             f"{path or name}: the {row.title} layout has one class a picture: "
-            "multi-label needs a .csv file"
+            "multi-label needs a .csv file, or the built-in scenes"
         )
     for option, value, known, one in (
         ("labels", labels, row.labels, "one set of labels"),

@@ -13,10 +13,10 @@ from scipy import ndimage
 from foveal.data.scenes import CLASSES, DOMAINS, FINE_CLASSES, VERSION, Scene, Scenes
 
 DIGESTS = {
-    "clean": "d86818a400ac276f",
-    "sketch": "68bb9f77d4a4e70a",
-    "night": "2fae892a2d5b9f45",
-    "noisy": "8c7cbe5161d3bbaf",
+    "clean": "24cb2d8f2aff6f7c",
+    "sketch": "11ff5bcdcbb06596",
+    "night": "5e1a4f3dcc5a7134",
+    "noisy": "998c14fd6b4f0251",
 }
 
 LABELS = ("semantic", "instances", "boxes", "saliency", "boundaries", "skeleton")

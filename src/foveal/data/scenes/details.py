@@ -84,7 +84,8 @@ def _cross(surface: Surface) -> Floats:
 
 
 def _border(surface: Surface) -> Floats:
-    return 1.9 - surface.depth
+    _, _, depth = widest_place(surface.photo)
+    return min(1.9, 0.2 + 0.5 * depth) - surface.depth  # narrower where straps are narrow
 
 
 def _hem(surface: Surface) -> Floats:

@@ -1,21 +1,16 @@
-"""Where the items of a scene are: sizes, outlines, overlap; numbers and masks, no colours."""
+"""Where the items of a scene are, and which of them hides which."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveal.data.scenes import photographs
-from foveal.data.scenes.details import DETAILS, Surface, draw_detail
-from foveal.data.scenes.exact import Draws, Floats, ramp
-from foveal.data.scenes.photographs import FACTOR, PAD, Photograph
-
-Whole = NDArray[np.signedinteger[Any]]
+from foveal.data.scenes.exact import Draws
+from foveal.data.scenes.items import Item, Shape
 
 MIN_VISIBLE = 0.5
-"""Share of its mask that every item shows at least."""
+"""Share of its mask, and of its detail, that every item shows at least."""
 
 SMALLEST, LARGEST = 0.1, 0.9
 """Longer side of an item's box, as a share of the picture's shorter side."""
@@ -23,57 +18,8 @@ SMALLEST, LARGEST = 0.1, 0.9
 _ALONE, _MAIN, _OTHER = (0.4, LARGEST), (0.5, 0.85), 0.5
 _AREA = 0.4  # at most this share of the main item's area: also where half of it is hidden, the
 # main item shows more than any other
-_ACCEPTED = 0.7  # visible share that a place drawn at random must leave
+_ACCEPTED = 0.75  # visible share that a place drawn at random must leave
 _TRIES, _CELLS = 10, 8
-_CONTOUR, _FAINT = 116, 90  # levels of the mask's map at the contour, the lower one of small
-# items; below one half, so that thin straps stay
-_TILT, _SHEAR, _STRETCH = 0.27, 0.12, 0.12  # tangent of half the largest angle; shares
-
-
-@dataclass
-class Item:
-    """An item in a scene; its patch is its box and a pixel around it.
-
-    Attributes:
-        fine: its fine class.
-        surface: its pixels on the photograph.
-        scale: picture's pixels per photograph's pixel.
-        alpha: how much of a pixel it covers, [h, w] in [0, 1].
-        grey: its grey level, 0 to 255, [h, w].
-        detail: how much of a pixel the detail of its fine class covers, [h, w] in [0, 1].
-        covers: pixels that it covers by at least half, and those of them that its detail does,
-            bool [2, h, w].
-        areas: their numbers, also where the picture cuts them off.
-        top: first row of the patch in the picture; may be negative.
-        left: first column.
-    """
-
-    fine: int
-    surface: Surface
-    scale: float
-    alpha: Floats
-    grey: Floats
-    detail: Floats
-    covers: NDArray[np.bool_]
-    areas: tuple[int, int]
-    top: int = 0
-    left: int = 0
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the patch."""
-        height, width = self.alpha.shape
-        return height, width
-
-    def windows(self, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Return the part of a picture [height, width] the patch covers, and the patch's part."""
-        h, w = self.size
-        y0, y1 = max(self.top, 0), min(self.top + h, height)
-        x0, x1 = max(self.left, 0), min(self.left + w, width)
-        return (
-            (slice(y0, y1), slice(x0, x1)),
-            (slice(y0 - self.top, y1 - self.top), slice(x0 - self.left, x1 - self.left)),
-        )
 
 
 @dataclass(frozen=True)
@@ -101,11 +47,12 @@ class Placement:
 def place(draws: Draws, split: str, fine: list[int], height: int, width: int) -> Placement:
     """Place the items of a scene: half of each item, and half of its detail, stay visible.
 
-    Places are drawn until 70 % of every item and of every detail are visible. An item that finds
+    Places are drawn until 75 % of every item and of every detail are visible. An item that finds
     none, nor at a smaller size, is drawn as small as can be and laid on top of the others, in that
-    one of 8 by 8 cells where it hides the least. The share that it would hide of an item or detail
-    is at most 1/64 on average over the cells; in the best cell, with k items lying there already,
-    it is at most 2k/64 of any. So three such items hide at most 2/64 + 4/64 + 6/64 < 20 %.
+    one of 8 by 8 cells where it hides the least. It is as large as a cell at most (in the smallest
+    pictures by a pixel more), so the share that it would hide of an item or detail is at most 1/64
+    on average over the cells; in the best cell, with k items lying there already, it is at most
+    2k/64 of any. So three such items hide at most 2/64 + 4/64 + 6/64, less than 20 % (24 %).
 
     Args:
         draws: source of the numbers.
@@ -116,7 +63,7 @@ def place(draws: Draws, split: str, fine: list[int], height: int, width: int) ->
     """
     side = min(height, width)
     placement = Placement([], [], np.zeros((2, height, width), np.uint8))
-    shape = _Shape.draw(draws, split, fine[0])
+    shape = Shape.draw(draws, split, fine[0])
     low, high = _ALONE if len(fine) == 1 else _MAIN
     main = shape.at(draws.number(low, high) * side)
     for attempt in range(_TRIES + 1):
@@ -127,7 +74,7 @@ def place(draws: Draws, split: str, fine: list[int], height: int, width: int) ->
             break
     _add(placement, main, behind=True)
     for number in fine[1:]:
-        shape = _Shape.draw(draws, split, number)
+        shape = Shape.draw(draws, split, number)
         smallest = SMALLEST * side
         longest = max(min(_OTHER * side, math.sqrt(_AREA * main.areas[0] / shape.fill)), smallest)
         share = draws.number()
@@ -139,125 +86,6 @@ def place(draws: Draws, split: str, fine: list[int], height: int, width: int) ->
         else:
             _lay_on_top(placement, shape.at(smallest))
     return placement
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """A photograph turned, sheared, stretched and mirrored, at no size yet.
-
-    ``matrix`` takes offsets (row, column) in the item, 1 long side to the unit, to the
-    photograph's pixels; ``centre`` is the photograph's place at the middle of the box, ``ratio``
-    the box's (height, width), the longer 1; ``fill`` the mask's area by the square of that.
-    """
-
-    fine: int
-    photo: Photograph
-    matrix: tuple[tuple[float, float], tuple[float, float]]
-    centre: tuple[float, float]
-    ratio: tuple[float, float]
-    fill: float
-
-    @classmethod
-    def draw(cls, draws: Draws, split: str, fine: int) -> "_Shape":
-        category = fine // 10
-        number = draws.integer(len(photographs.rows(split, category)))
-        photo = photographs.photograph(split, category, number)
-        half = draws.number(-_TILT, _TILT)
-        cosine, sine = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
-        shear = draws.number(-_SHEAR, _SHEAR)
-        stretch = draws.number(1 - _STRETCH, 1 + _STRETCH)
-        mirror = -1.0 if draws.chance(0.5) else 1.0
-        # forward: photograph's (row, column) to the picture's
-        a, b = cosine, -sine * stretch * mirror
-        c, d = sine + shear * cosine, (cosine - shear * sine) * stretch * mirror
-        y, x = photographs.outline(photo)
-        rows, columns = y * a + x * b, y * c + x * d
-        low_y, high_y = float(rows.min()), float(rows.max())
-        low_x, high_x = float(columns.min()), float(columns.max())
-        tall, wide = high_y - low_y + 1, high_x - low_x + 1
-        longer = max(tall, wide)
-        determinant = a * d - b * c
-        inverse = (d / determinant, -b / determinant), (-c / determinant, a / determinant)
-        middle_y, middle_x = (low_y + high_y) / 2, (low_x + high_x) / 2
-        return cls(
-            fine=fine,
-            photo=photo,
-            matrix=(
-                (inverse[0][0] * longer, inverse[0][1] * longer),
-                (inverse[1][0] * longer, inverse[1][1] * longer),
-            ),
-            centre=(
-                inverse[0][0] * middle_y + inverse[0][1] * middle_x,
-                inverse[1][0] * middle_y + inverse[1][1] * middle_x,
-            ),
-            ratio=(tall / longer, wide / longer),
-            fill=len(y) * abs(determinant) / (longer * longer),
-        )
-
-    def at(self, length: float) -> Item:
-        """Return the item with a box whose longer side is ``length`` pixels."""
-        h, w = (int(length * ratio) + 3 for ratio in self.ratio)
-        (a, b), (c, d) = self.matrix
-        y: Floats = (np.arange(h) + 0.5 - h / 2) / length
-        x: Floats = (np.arange(w) + 0.5 - w / 2) / length
-        scale = length / math.sqrt(abs(a * d - b * c))
-        field, finer = self.photo.field(), float(FACTOR)
-        while finer * 0.7 > scale:  # several of the finer pixels to one of the picture's
-            field, finer = _halved(field), finer / 2
-        # Places in the field in 1/256 of its pixels: whole numbers from here on.
-        unit = 256 * finer
-        start = [(middle + PAD + 0.5) * unit - 128 for middle in self.centre]
-        rows = _whole(y * (a * unit) + start[0])[:, None] + _whole(x * (b * unit))
-        columns = _whole(y * (c * unit) + start[1])[:, None] + _whole(x * (d * unit))
-        mask, grey, depth = _sample(field, rows, columns)
-        to_photo = 1 / unit
-        surface = Surface(
-            photo=self.photo,
-            rows=((rows + 128) * to_photo - (PAD + 0.5)).astype(np.float32),
-            columns=((columns + 128) * to_photo - (PAD + 0.5)).astype(np.float32),
-            depth=depth * (1 / 31),
-        )
-        detail = draw_detail(self.fine % len(DETAILS), surface, scale)
-        contour = min(_CONTOUR if scale > 0.7 else _FAINT, float(mask.max()))  # never nothing
-        covered = mask >= contour
-        covers = np.stack([covered, covered & (detail >= 0.5)])
-        sharp = max(0.5 / contour, 1.5 / 255 * scale)  # an edge of a pixel; 0 stays 0
-        return Item(
-            fine=self.fine,
-            surface=surface,
-            scale=scale,
-            alpha=ramp((mask - contour) * sharp + 0.5),
-            grey=grey,
-            detail=detail,
-            covers=covers,
-            areas=(int(np.count_nonzero(covers[0])), int(np.count_nonzero(covers[1]))),
-        )
-
-
-def _whole(values: Floats) -> Whole:
-    return np.floor(values).astype(np.int32)
-
-
-def _halved(field: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return means of two by two pixels, for each of the maps packed in a field."""
-    total = field[::2, ::2] + field[1::2, ::2] + field[::2, 1::2] + field[1::2, 1::2]
-    return (total >> 2) & 0x00FF00FF00FF
-
-
-def _sample(field: NDArray[np.int64], rows: Whole, columns: Whole) -> tuple[Floats, Floats, Floats]:
-    """Return the three maps, values to 255, at places given in 1/256 pixels (bilinear to 1/8)."""
-    side = len(field)
-    y, x = np.clip(rows, 0, (side - 1) * 256 - 1), np.clip(columns, 0, (side - 1) * 256 - 1)
-    index = (y >> 8) * side + (x >> 8)
-    down, right = (y >> 5) & 7, (x >> 5) & 7
-    flat = field.ravel()
-    above = flat.take(index) * (8 - right) + flat.take(index + 1) * right
-    index += side
-    below = flat.take(index) * (8 - right) + flat.take(index + 1) * right
-    packed = above * (8 - down) + below * down
-    share = 1 / 64
-    mask, grey, depth = ((packed >> shift & 0xFFFF).astype(np.float32) for shift in (0, 16, 32))
-    return mask * share, grey * share, depth * share
 
 
 def _start(share: float, length: int, extent: int, overhang: float) -> int:

@@ -11,8 +11,8 @@ from foveal.data.scenes.details import DETAILS
 from foveal.data.scenes.domains import DOMAINS
 from foveal.data.scenes.exact import Floats, ramp
 from foveal.data.scenes.ground import draw_ground
-from foveal.data.scenes.items import draw_item
 from foveal.data.scenes.lighting import cast_shadow, light
+from foveal.data.scenes.painting import paint_item
 from foveal.data.scenes.placing import Placement, place
 from foveal.data.scenes.plan import CLASSES, SPLITS, plan, scene_draws
 from foveal.names import unknown
@@ -131,7 +131,7 @@ class Scene:
         for k in self._placement.order:
             item = self._placement.items[k]
             draws = scene_draws(self.split, self.seed, self.index, _ITEM + k)
-            colours = draw_item(draws, item, middle, main=k == 0)
+            colours = paint_item(draws, item, middle, main=k == 0)
             window, part = item.windows(self.height, self.width)
             cover = np.zeros((self.height, self.width), np.uint8)
             cover[window] = item.alpha[part] * 255
