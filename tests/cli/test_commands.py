@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from foveal.cli import main
+from foveal.data.scenes import reading
 from foveal.data.scenes.plan import SPLITS, plan
 
 TINY = ["--model", "test_efficientnet", "--data.batch_size", "6", "--data.workers", "0"]
@@ -122,6 +123,8 @@ def few_scenes(monkeypatch):
     """Make the built-in scenes few, so that all can be drawn."""
     for split in SPLITS:
         monkeypatch.setitem(SPLITS, split, 100)
+    # The other scenes are not kept, or later tests would get them.
+    monkeypatch.setattr(reading, "DRAWN", reading.DrawnPictures(reading.CACHE_BYTES))
     plan.cache_clear()
     yield
     plan.cache_clear()
