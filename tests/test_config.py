@@ -175,8 +175,12 @@ def test_multi_label_takes_nothing_that_needs_one_class_a_picture(values, messag
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": "multistep"}, "milestones and the schedule multistep need each other"),
-        ({"milestones": (3,)}, "milestones and the schedule multistep need each other"),
+        ({"schedule": "multistep"}, "multistep needs milestones, such as 30,60,90"),
+        ({"milestones": (3,)}, r"for the schedule multistep, not cosine: .* --milestones '\[\]'"),
+        (
+            {"schedule": "multistep", "milestones": (3, 9), "epochs": 9},
+            "the milestone 9 is never reached in 9 epochs",
+        ),
         ({"schedule": "multistep", "milestones": (3, 3)}, "rising numbers .* above 0, not 3, 3"),
         ({"schedule": "multistep", "milestones": (0, 3)}, "rising numbers .* above 0, not 0, 3"),
         ({"decay_rate": 0.0}, r"decay_rate must lie in \(0, 1\], not 0.0"),

@@ -162,7 +162,8 @@ class TrainConfig:
         insert: layers put into the network after its weights are loaded, in this order, such as
             ``[{layer: coordinate, where: blocks, identity: true}]``.
         loss: name of the training loss: ``cross_entropy``, ``label_smoothing``,
-            ``online_label_smoothing``, ``symmetric_cross_entropy``, ``generalized_cross_entropy``.
+            ``online_label_smoothing`` (or with ``_cifar`` or ``_finegrained`` behind it),
+            ``symmetric_cross_entropy``, ``generalized_cross_entropy``.
         loss_args: arguments of the loss, such as ``label_smoothing: 0.1``.
         epochs: passes over the training pictures.
         max_steps: end after this many optimiser steps, before ``epochs`` are over; the run is
@@ -238,11 +239,21 @@ class TrainConfig:
                 kind = type(insertion).__name__
                 raise TypeError(f"insert must hold foveal.Insertion objects, not a {kind}")
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        if bool(self.milestones) != (self.schedule == "multistep"):
-            raise ValueError("milestones and the schedule multistep need each other")
+        if self.schedule == "multistep" and not self.milestones:
+            raise ValueError("the schedule multistep needs milestones, such as 30,60,90")
+        if self.milestones and self.schedule != "multistep":
+            raise ValueError(
+                f"milestones are for the schedule multistep, not {self.schedule}: empty them, "
+                "--milestones '[]'"
+            )
         if any(b <= a for a, b in itertools.pairwise((0, *self.milestones))):
             found = ", ".join(map(str, self.milestones))
             raise ValueError(f"milestones must be rising numbers of epochs above 0, not {found}")
+        if self.milestones and self.milestones[-1] >= self.epochs:
+            raise ValueError(
+                f"the milestone {self.milestones[-1]} is never reached in {self.epochs} epochs: "
+                "give smaller milestones"
+            )
         if not 0 < self.decay_rate <= 1:
             raise ValueError(f"decay_rate must lie in (0, 1], not {self.decay_rate!r}")
         if not self.lr > 0:

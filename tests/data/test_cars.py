@@ -180,3 +180,40 @@ def test_no_files(tmp_path):
     assert not cars.detect(tmp_path)
     with pytest.raises(ValueError, match=r"no pictures of Stanford Cars such as cars_train/00001"):
         cars.read(tmp_path)
+
+
+def test_a_mirror_with_doubled_folders_is_read_too(write, tmp_path):
+    folder = write()
+    for split in ("train", "test"):
+        inner = tmp_path / f"cars_{split}"
+        (folder / f"cars_{split}").rename(inner)
+        (folder / f"cars_{split}").mkdir()
+        inner.rename(folder / f"cars_{split}" / f"cars_{split}")
+    data = read_classification(folder)
+    assert data.layout == "cars"
+    assert len(data.splits["test"]) == 6
+    assert data.splits["test"].load(0).mode == "RGB"
+
+
+def test_a_mirror_with_class_folders_in_the_splits_folders_is_divided(paint_classes, tmp_path):
+    paint_classes("cars_train", {"Audi": 4, "BMW": 4})
+    paint_classes("cars_test", {"Audi": 2, "BMW": 2}, seed=50)
+    data = read_classification(tmp_path)
+    assert (data.layout, data.classes) == ("imagefolder", ("Audi", "BMW"))
+    assert len(data.splits["test"]) == 4
+    assert data.origins["test"] == "folder cars_test/"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["00001.jpg", "00001.jpg"], "picture 00001.jpg stands there twice"),
+        (["../cars_test/00001.jpg", "00002.jpg"], "'fname' must be the name of a file"),
+    ],
+)
+def test_file_names_that_cannot_be(write, names, message):
+    folder = write()
+    path = folder / "devkit" / "cars_train_annos.mat"
+    save_annotations(path, names, [1, 2])
+    with pytest.raises(ValueError, match=f"^{path}: {message}$"):
+        cars.read(folder)

@@ -133,6 +133,10 @@ IDS = range(1, 13)
             {"classes": ["1 a", "2 b", "3 a"]},
             r"classes\.txt: the class name 'a' stands there twice",
         ),
+        (
+            {"images": [f"{k} {min(k, 11)}.jpg" for k in IDS]},
+            r"images\.txt: picture 11\.jpg stands there twice",
+        ),
         ({"images": ["1 a.jpg", "1 b.jpg"]}, r"images\.txt: two lines begin with 1"),
     ],
 )

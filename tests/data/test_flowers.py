@@ -88,6 +88,7 @@ def test_auto_finds_it_with_its_three_splits(write, tmp_path):
             {"tstid": [7, 2]},
             "setid.mat: tstid: picture image_00002.jpg is in .*setid.mat: trnid too",
         ),
+        ({"tstid": [7, 7]}, "setid.mat: tstid: picture image_00007.jpg stands there twice"),
         ({"trnid": []}, "setid.mat: 'trnid' must be a row of numbers"),
     ],
 )

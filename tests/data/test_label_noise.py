@@ -96,3 +96,9 @@ def test_wrong_arguments_are_one_sentence(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         noisy_targets(**{"targets": TARGETS, "num_classes": 4, "rate": 0.4, **arguments})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("rate", "size", "changed"), [(0.29, 50, 15), (0.57, 50, 29), (0.5, 7, 4)])
+def test_halves_are_rounded_up_whatever_the_floating_point_says(rate, size, changed):
+    targets = np.zeros(size, dtype=np.int64)
+    assert (noisy_targets(targets, 2, rate) != 0).sum() == changed

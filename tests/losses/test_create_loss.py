@@ -65,3 +65,28 @@ def test_an_unknown_argument_is_refused_in_one_sentence(argument):
     assert "\n" not in str(error.value)
     if argument == "label_smothing":
         assert "did you mean 'label_smoothing'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value", "kind"),
+    [
+        ("online_label_smoothing", "freeze_at", "abc", "a number or None"),
+        ("online_label_smoothing", "alpha", True, "a number"),
+        ("online_label_smoothing", "hard_weight", "x", "a number or None"),
+        ("online_label_smoothing", "init", 3, "a word"),
+        ("generalized_cross_entropy", "q", "abc", "a number"),
+        ("symmetric_cross_entropy", "ignore_index", 1.5, "a whole number"),
+        ("cross_entropy", "label_smoothing", "abc", "a number"),
+    ],
+)
+def test_arguments_of_another_kind(name, argument, value, kind):
+    message = f"argument {argument} of the loss {name} must be {kind}, not {value!r}"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        create_loss(name, 3, **{argument: value})
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_class_weights_of_any_device_but_of_one_length(name):
+    assert create_loss(name, 3, torch.ones(3, device="meta")).weight.is_meta
+    with pytest.raises(ValueError, match=r"one number for each of 3 classes, not \[4\]"):
+        create_loss(name, 3, torch.ones(4))

@@ -209,6 +209,23 @@ def test_momentum_keeps_a_share_of_the_old_row():
     assert loss.soft_labels[0].tolist() == pytest.approx([0.75 * 0.5 + 0.25 * 0.9, 0.4])
 
 
+def test_momentum_has_no_memory_of_zeros():
+    loss = OnlineLabelSmoothing(2, init="zeros", momentum=0.75)
+    loss(torch.tensor([[math.log(9.0), 0.0]]), torch.tensor([0]))
+    loss.next_epoch()
+    assert loss.soft_labels[0].tolist() == pytest.approx([0.9, 0.1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_cast_to_half_keeps_the_buffers_whole(dtype):
+    loss = torch.nn.Sequential(torch.nn.Linear(2, 2), OnlineLabelSmoothing(2)).to(dtype)[1]
+    loss.count.fill_(4096)  # where half precision takes 4097 for 4096
+    loss(torch.tensor([[9.0, 0.0]], dtype=dtype), torch.tensor([0]))
+    assert loss.count[0] == 4097
+    assert loss.soft_labels.dtype == torch.float32
+    assert loss.double().soft_labels.dtype == torch.float64
+
+
 def test_probabilities_are_mixed_with_their_soft_labels():
     loss = OnlineLabelSmoothing(K)
     loss.soft_labels.copy_(torch.rand(K, K, generator=GENERATOR).softmax(1))
@@ -306,12 +323,15 @@ def test_it_compiles_as_one_graph():
     torch.testing.assert_close(compiled.sum, eager.sum)
 
 
-def test_nothing_is_read_back_from_the_device():
+@pytest.mark.parametrize("size", [2, 7])  # fewer and more samples than classes
+@pytest.mark.parametrize("mixed", ["skip", "weighted"])
+def test_nothing_is_read_back_from_the_device(size, mixed):
     """Fake tensors have no values to read: any attempt raises."""
     with FakeTensorMode():
-        loss = OnlineLabelSmoothing(K)
-        for target in (torch.zeros(7, dtype=torch.int64), torch.zeros(7, K)):
-            logits = torch.zeros(7, K, requires_grad=True)
+        options = {"mixed": mixed, "freeze_at": 0.9, "weight": torch.ones(K), "momentum": 0.5}
+        loss = OnlineLabelSmoothing(K, **options)
+        for target in (torch.zeros(size, dtype=torch.int64), torch.zeros(size, K)):
+            logits = torch.zeros(size, K, requires_grad=True)
             loss(logits, target).backward()
         loss.next_epoch()
         with pytest.raises(DataDependentOutputException):
@@ -323,6 +343,12 @@ def test_nothing_is_read_back_from_the_device():
     [
         ({"alpha": 1.5}, r"alpha must lie in \[0, 1\], not 1.5"),
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), not 1.0"),
+        ({"freeze_at": -1.0}, r"freeze_at must lie in \(0, 1\], not -1.0"),
+        ({"freeze_at": math.nan}, r"freeze_at must lie in \(0, 1\], not nan"),
+        ({"freeze_at": 0.88, "init": "smooth"}, "would freeze every row at its start"),
+        ({"hard_weight": -1.0}, "hard_weight must be at least 0 and finite, not -1.0"),
+        ({"soft_weight": math.inf}, "soft_weight must be at least 0 and finite, not inf"),
+        ({"hard_weight": 1.0, "soft_weight": 1.0, "alpha": 0.9}, "alpha means nothing beside"),
         ({"init": "unifrom"}, "init must be uniform or zeros or smooth, not 'unifrom'"),
         ({"empty": "drop"}, "empty must be uniform or keep, not 'drop'"),
         ({"mixed": "yes"}, "mixed must be skip or weighted, not 'yes'"),

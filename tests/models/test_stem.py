@@ -61,7 +61,7 @@ def test_stride_1_computes_what_stride_2_skips():
         ("mobilenetv2_050_se", {"stem_stride": 4}, "stem_stride must be 1 or 2, not 4"),
         ("mobilenetv2_050_se", {"output_stride": 12}, "output_stride must be .* not 12"),
         ("vgg11", {"stem_stride": 1}, "'conv_stem' .* or a ResNet, which VGG is not"),
-        ("resnet50d", {"stem_stride": 1}, "leave stem_type, replace_stem_pool and aa_layer out"),
+        ("resnet50d", {"stem_stride": 1}, "take a plain one such as resnet18"),
         ("resnet18", {"stem_stride": 1, "output_stride": 8}, "or output_stride, not both"),
     ],
 )

@@ -1,8 +1,11 @@
 """What every task's module does with its network before training."""
 
+import csv
+
 import pytest
 import torch
 
+import foveal
 from foveal.tasks import make_setup
 
 
@@ -41,3 +44,11 @@ def test_multistep_lowers_the_rate_after_its_milestones(config, replaced):
         rates.append(optimizer.param_groups[0]["lr"])
         scheduler.step_update(step + 1)
     assert rates == pytest.approx([0.8, 0.8, 0.4, 0.2, 0.2, 0.2])
+
+
+def test_the_history_has_the_rate_that_an_epoch_ended_with(config, replaced):
+    steps = {"schedule": "multistep", "milestones": (1,), "warmup_epochs": 0.0}
+    run = foveal.train(replaced(config, epochs=3, lr=0.01, **steps))
+    with (run.path / "metrics.csv").open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([0.01, 0.001, 0.001])

@@ -3,13 +3,14 @@
 Source: Krause et al., 3D Object Representations for Fine-Grained Categorization, 3dRR 2013.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveal.data import csv_labels
-from foveal.data.lists import require_distinct, unlisted
+from foveal.data.lists import require_distinct, require_once, unlisted
 from foveal.data.matlab import read_mat, whole_numbers
 from foveal.data.parts import Found, PictureFiles
 from foveal.data.pictures import list_pictures
@@ -47,7 +48,7 @@ def read(root: Path) -> Found:
     notes: list[str] = []
     ignored: list[str] = []
     for split, name in _FILES.items():
-        pictures, path = folder / f"cars_{split}", _mat(folder, name)
+        pictures, path = _pictures(folder, split), _mat(folder, name)
         names: list[str] = []
         if split == "test" and not path.is_file():
             notes.append(f"{path}: there is no such file, so no test pictures are read")
@@ -68,10 +69,16 @@ def read(root: Path) -> Found:
 
 def _folder(root: Path) -> Path | None:
     for folder in (root, root / _FOLDER):
-        pictures = folder / "cars_train"
+        pictures = _pictures(folder, "train")
         if pictures.is_dir() and list_pictures(pictures):
             return folder
     return None
+
+
+def _pictures(folder: Path, split: str) -> Path:
+    """Return the folder of a split's pictures; some mirrors have it twice, one in the other."""
+    outer = folder / f"cars_{split}"
+    return outer / outer.name if (outer / outer.name).is_dir() else outer
 
 
 def _mat(folder: Path, name: str) -> Path:
@@ -95,6 +102,7 @@ def _annotations(path: Path, classes: int) -> tuple[list[str], NDArray[np.int64]
     if not {"fname", "class"} <= {*(rows.dtype.names or ())} or rows.ndim != 1 or not len(rows):
         raise ValueError(f"{path}: 'annotations' must be a struct array with fname and class")
     names = rows["fname"].tolist()
-    if not all(isinstance(name, str) and name for name in names):
+    if not all(isinstance(name, str) and name == os.path.basename(name) != "" for name in names):
         raise ValueError(f"{path}: 'fname' must be the name of a file")
+    require_once(path, names)
     return names, whole_numbers(path, "class", rows["class"].tolist(), classes) - 1

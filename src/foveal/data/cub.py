@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foveal.data.lists import read_pairs, require_distinct, unlisted
+from foveal.data.lists import read_pairs, require_distinct, require_once, unlisted
 from foveal.data.parts import Found, PictureFiles
 
 _FOLDER = "CUB_200_2011"
@@ -40,6 +40,7 @@ def read(root: Path) -> Found:
         raise ValueError(f"{root}: no files of CUB-200-2011 such as {_LABELS} in it")
     classes = _class_names(folder / "classes.txt")
     paths = read_pairs(folder / _PATHS)
+    require_once(folder / _PATHS, paths.values())
     labels = _of_pictures(folder, _LABELS, paths, range(1, len(classes) + 1))
     flags = _of_pictures(folder, _SPLITS, paths, range(2))
     parts, origins = {}, {}

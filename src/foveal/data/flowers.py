@@ -6,7 +6,7 @@ ICVGIP 2008.
 
 from pathlib import Path
 
-from foveal.data.lists import require_apart, unlisted
+from foveal.data.lists import require_apart, require_once, unlisted
 from foveal.data.matlab import read_mat, whole_numbers
 from foveal.data.parts import Found, PictureFiles
 
@@ -51,6 +51,8 @@ def read(root: Path) -> Found:
         )
     }
     files = {split: [f"image_{k:05}.jpg" for k in numbers] for split, numbers in ids.items()}
+    for split, names in files.items():
+        require_once(f"{splits_path}: {_IDS[split]}", names)
     require_apart({f"{splits_path}: {_IDS[split]}": names for split, names in files.items()})
     return Found(
         root=str(folder),

@@ -24,7 +24,7 @@ def noisy_targets(
 
     Args:
         targets: class indices, [N] in [0, K).
-        num_classes: K, at least 2.
+        num_classes: K, at least 2; also classes that no picture has are drawn.
         rate: share of wrong labels, in [0, 1).
         kind: ``symmetric`` draws one of the K - 1 other classes, each with the same probability;
             ``pair`` takes the next class, and the first after the last.
@@ -64,7 +64,7 @@ def noisy_targets(
         shift += (other * (num_classes - 1)).astype(np.int64)
     for k in range(num_classes):
         members = np.flatnonzero(targets == k)
-        count = int(rate * len(members) + 0.5)
+        count = int(rate * len(members) + 0.5 + 1e-9)  # 0.29 * 50 is a little below 14.5
         chosen = members[np.argsort(turn[members], kind="stable")[:count]]
         noisy[chosen] = (k + shift[chosen]) % num_classes
     return noisy

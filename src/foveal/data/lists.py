@@ -62,6 +62,20 @@ def require_distinct(path: Path, names: Iterable[str]) -> None:
         seen.add(name)
 
 
+def require_once(place: Path | str, pictures: Iterable[str]) -> None:
+    """Raise ValueError where a list names a picture twice.
+
+    Args:
+        place: where the list stands, for the message.
+        pictures: their names.
+    """
+    seen: set[str] = set()
+    for picture in pictures:
+        if picture in seen:
+            raise ValueError(f"{place}: picture {picture} stands there twice")
+        seen.add(picture)
+
+
 def require_apart(lists: Mapping[str, Iterable[str]]) -> None:
     """Raise ValueError where a picture is in two lists, as one for training and one for testing.
 

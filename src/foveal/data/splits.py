@@ -14,9 +14,9 @@ from foveal.data.parts import ChosenPictures, Found, StoredPictures
 SPLITS = ("train", "val", "test")
 
 _SPLIT_WORDS = {
-    "train": ("train", "training"),
+    "train": ("train", "training", "cars_train"),  # mirrors of Stanford Cars
     "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
+    "test": ("test", "testing", "cars_test"),
 }
 
 

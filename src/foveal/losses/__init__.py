@@ -67,11 +67,33 @@ def create_loss(
     for key in args:
         if key not in known:
             raise ValueError(unknown(f"argument of the loss {name}", key, known))
+        _check_kind(name, key, args[key], own[key].default)
+    if weight is not None and weight.shape != (num_classes,):
+        raise ValueError(
+            f"the weight of a loss must have one number for each of {num_classes} classes, "
+            f"not {list(weight.shape)}"
+        )
+    device = None if weight is None else weight.device
     try:
         loss = make(**given, **args)
-        # Values out of range that torch finds at the first use; in eval mode nothing is collected.
-        loss.eval()(torch.zeros(2, num_classes), torch.zeros(2, dtype=torch.int64))
+        if device is None or device.type != "meta":
+            # Values out of range that torch finds at the first use; eval mode collects nothing.
+            logits = torch.zeros(2, num_classes, device=device)
+            loss.eval()(logits, torch.zeros(2, dtype=torch.int64, device=device))
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"the loss {name} cannot be used so: {reason}") from error
     return loss.train()
+
+
+def _check_kind(loss: str, key: str, value: Any, default: Any) -> None:
+    """Raise ValueError unless a value is of the kind of an argument's default; None: a number."""
+    kinds: dict[type, tuple[str, tuple[type, ...]]] = {
+        str: ("a word", (str,)),
+        int: ("a whole number", (int,)),
+        float: ("a number", (int, float)),
+        type(None): ("a number or None", (int, float, type(None))),
+    }
+    expected, accepted = kinds[type(default)]
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        raise ValueError(f"argument {key} of the loss {loss} must be {expected}, not {value!r}")

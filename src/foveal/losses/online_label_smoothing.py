@@ -3,7 +3,9 @@
 Source: Zhang et al. 2021, Delving Deep into Label Smoothing, arXiv:2011.12562, section 3.
 """
 
-from typing import Literal
+import math
+from collections.abc import Callable
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,8 @@ class OnlineLabelSmoothing(nn.Module):
 
     Nothing is read back from the device in a step. The state is in buffers, so that a checkpoint
     holds it whole. Of several processes each adds up its own samples and :meth:`next_epoch` sums
-    over all of them; see also :meth:`gather`. Logits of half precision are taken to float32.
+    over all of them; see also :meth:`gather`. Logits, which must be finite, are taken from half
+    precision to float32, and the buffers stay float32 where a whole model is cast to half.
 
     Samples of probabilities (mixup, cutmix) have a loss against alpha T + (1 - alpha) T S. By
     default only unmixed ones, whose largest probability is at least 0.999, are collected. Where
@@ -111,6 +114,13 @@ class OnlineLabelSmoothing(nn.Module):
                 raise ValueError(f"{name} must lie in [0, 1], not {value}")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1), not {momentum}")
+        for name, weighting in (("hard_weight", hard_weight), ("soft_weight", soft_weight)):
+            if weighting is not None and not 0 <= weighting < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, not {weighting}")
+        if None not in (hard_weight, soft_weight) and alpha != 0.5:
+            raise ValueError("alpha means nothing beside hard_weight and soft_weight: leave it out")
+        if freeze_at is not None and not 0 < freeze_at <= 1:
+            raise ValueError(f"freeze_at must lie in (0, 1], not {freeze_at}")
         for name, choice, known in (
             ("init", init, ("uniform", "zeros", "smooth")),
             ("empty", empty, ("uniform", "keep")),
@@ -130,12 +140,33 @@ class OnlineLabelSmoothing(nn.Module):
             start.fill_(1 / num_classes)
         elif init == "smooth":
             start = (1 - SMOOTHING) * torch.eye(num_classes) + SMOOTHING / num_classes
+        if freeze_at is not None and init != "zeros" and freeze_at <= self._largest(init):
+            raise ValueError(
+                f"freeze_at {freeze_at} would freeze every row at its start, whose largest entry "
+                f"is {self._largest(init):g}: give a larger one"
+            )
         self.register_buffer("soft_labels", start)
         self.register_buffer("sum", torch.zeros(num_classes, num_classes))
         self.register_buffer("count", torch.zeros(num_classes))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.register_buffer("weight", weight)
+
+    def _largest(self, init: str) -> float:
+        """Return the largest entry of a row at the start."""
+        uniform = 1 / self.num_classes
+        return uniform if init == "uniform" else 1 - SMOOTHING + SMOOTHING * uniform
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the buffers, but never to half precision: sums would come to a stand."""
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            half = moved.dtype in (torch.float16, torch.bfloat16)
+            return tensor.to(moved.device) if half else moved
+
+        super()._apply(move, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(
         self, logits: Tensor, target: Tensor, statistics_logits: Tensor | None = None
@@ -191,7 +222,7 @@ class OnlineLabelSmoothing(nn.Module):
             right &= rows.counted
         elif self.mixed == "skip":
             right &= rows.target.amax(1) >= UNMIXED
-        # A step that overflows, which a gradient scaler skips, must leave no trace here either.
+        # One sample that overflowed would spoil its class for all epochs to come.
         right &= log_p.gather(1, label[:, None])[:, 0].isfinite()
         p = log_p.detach().exp().masked_fill_(~right[:, None], 0.0).to(self.sum.dtype)
         share = right.to(p.dtype)
@@ -215,7 +246,8 @@ class OnlineLabelSmoothing(nn.Module):
         self._over_processes()
         old, present = self.soft_labels, (self.count > 0)[:, None]
         new = self.sum / self.count.clamp_min(torch.finfo(self.count.dtype).tiny)[:, None]
-        new = self.momentum * old + (1 - self.momentum) * new
+        share = self.momentum * (old.sum(1, keepdim=True) > 0)  # a row of zeros is no memory
+        new = share * old + (1 - share) * new
         if self.freeze_at is not None:
             new = torch.where(old.amax(1, keepdim=True) >= self.freeze_at, old, new)
         uniform = torch.full_like(old, 1 / self.num_classes)

@@ -3,6 +3,8 @@
 Source: Wang et al. 2019, arXiv:1908.06112, equations 5 to 7.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -77,10 +79,10 @@ class SymmetricCrossEntropy(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("alpha", alpha), ("beta", beta)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, not {value}")
-        if not log_zero < 0:
-            raise ValueError(f"log_zero must be below 0, not {log_zero}")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, not {value}")
+        if not -math.inf < log_zero < 0:
+            raise ValueError(f"log_zero must be below 0 and finite, not {log_zero}")
         check_reduction(reduction)
         self.alpha, self.beta, self.log_zero = alpha, beta, log_zero
         self.ignore_index, self.reduction = ignore_index, reduction

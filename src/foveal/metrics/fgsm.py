@@ -29,7 +29,7 @@ def fgsm(
 
     Args:
         model: [B, C, H, W] -> logits [B, K].
-        x: preprocessed pictures, [B, C, H, W].
+        x: preprocessed pictures, [B, C, H, W], within what pictures can be.
         target: true classes, int64 [B].
         epsilon: largest change of a picture value, in [0, 1]; 0 changes nothing.
         mean: what preprocessing subtracted from each channel, for values in [0, 1].

@@ -63,8 +63,9 @@ def small_stem(network: nn.Module) -> None:
     conv = net.conv1
     if not isinstance(conv, nn.Conv2d) or not isinstance(net.maxpool, nn.MaxPool2d):
         raise ValueError(
-            "stem_stride=1 puts one 3x3 convolution in place of a 7x7 convolution and a max-pool: "
-            "leave stem_type, replace_stem_pool and aa_layer out"
+            "stem_stride=1 puts one 3x3 convolution in place of a 7x7 convolution and a max-pool, "
+            "and the stem of this network has other parts: take a plain one such as resnet18, "
+            "without stem_type, replace_stem_pool and aa_layer"
         )
     kind: dict[str, Any] = {"device": conv.weight.device, "dtype": conv.weight.dtype}
     net.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, **kind)

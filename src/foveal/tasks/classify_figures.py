@@ -54,9 +54,10 @@ def draw(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> list[Fig
             figures.append(_confusion(scores, setup.classes, folder))
         right = (target == prediction).double()
         figures.append(draw_reliability(scores.column("confidence"), right, folder))
-        soft_labels = getattr(task.loss, "soft_labels", None)
-        if isinstance(soft_labels, Tensor):
-            figures.append(draw_soft_labels(soft_labels, setup.classes, folder))
+        figures += [
+            draw_soft_labels(loss.soft_labels, setup.classes, folder)
+            for loss in task.collecting_losses()
+        ]
     elif isinstance(scores, MultiLabelScores):
         figures.append(_multi_label_grid(scores, setup, folder))
     gates = _gates(task, setup, folder)

@@ -69,6 +69,7 @@ class Task(LightningModule):
         self.evaluated: dict[str, float] = {}
         self._loss_sum = torch.zeros((), dtype=torch.float64)
         self._loss_count = 0
+        self._rate = config.lr  # of the last step
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -188,6 +189,7 @@ class Task(LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Update the weights and their average: one state, whenever it is saved."""
+        self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -257,7 +259,7 @@ class Task(LightningModule):
                 f"the training loss became {loss} in epoch {self.current_epoch + 1}: "
                 f"try a lower --lr than {self.config.lr:g}, --clip_grad 1 or --amp no"
             )
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        rate = self._rate
         self.log_dict({"train/loss": loss, "lr": rate}, rank_zero_only=False, sync_dist=False)
         score = self.evaluated[f"val/{self.monitor}"]
         self.improved = score > self.best_score or not self.history
