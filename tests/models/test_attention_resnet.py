@@ -145,7 +145,7 @@ def test_output_stride_counts_from_the_input(stem_stride, output_stride, side):
             "must be 2, 4, 8, 16 or 32 with stem_str.*, not 3",
         ),
         ({"features_only": True, "out_indices": (0, 5)}, "indices from 0 to 4, not \\(0, 5\\)"),
-        ({"stem_stride": 1, "stem_type": "deep", "stem_width": 32}, "without stem_type, replace_stem_pool"),
+        ({"stem_stride": 1, "stem_type": "deep", "stem_width": 32}, "without stem_type, "),
         ({"stem_stride": 1, "pretrained": True}, "for the 7x7 stem: leave stem_stride=1 out"),
         ({"kernel_size": 6}, "kernel_size must be odd and at least 1, not 6"),
     ],
