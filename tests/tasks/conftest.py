@@ -1,12 +1,16 @@
 """Data and configs small enough to train on in a second."""
 
 import dataclasses
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from foveal.config import AugmentConfig, ClassifyConfig, DataConfig
+from foveal.tasks.checkpointing import SaveRun
 
 COLORS = {"amber": (230, 160, 30), "blue": (40, 60, 220), "coral": (240, 90, 90)}
 
@@ -56,3 +60,21 @@ def replaced():
         return dataclasses.replace(config, data=dataclasses.replace(config.data, **data), **rest)
 
     return replace
+
+
+@pytest.fixture
+def interrupt_after():
+    """Return a function that lets a run press Ctrl-C once the optimiser has made some steps."""
+
+    def press(monkeypatch, steps):
+        original = SaveRun.on_train_batch_end
+
+        def hook(self, trainer, *args):
+            if trainer.global_step == steps:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)  # Python runs the handler between two instructions
+            original(self, trainer, *args)
+
+        monkeypatch.setattr(SaveRun, "on_train_batch_end", hook)
+
+    return press

@@ -1,16 +1,12 @@
 """Soft labels in a run: they learn, are kept, and go on where a run was stopped."""
 
-import os
-import signal
-import time
-
 import pytest
 import torch
 
 import foveal
 from foveal.config import AugmentConfig
 from foveal.tasks import make_setup
-from foveal.tasks.checkpointing import RunInterrupted, SaveRun
+from foveal.tasks.checkpointing import RunInterrupted
 
 LOSS = "loss."
 
@@ -26,18 +22,6 @@ def loss_state(folder):
     return {k.removeprefix(LOSS): v for k, v in state.items() if k.startswith(LOSS)}
 
 
-def interrupt_after(monkeypatch, steps):
-    original = SaveRun.on_train_batch_end
-
-    def hook(self, trainer, *args):
-        if trainer.global_step == steps:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.01)
-        original(self, trainer, *args)
-
-    monkeypatch.setattr(SaveRun, "on_train_batch_end", hook)
-
-
 def test_each_epoch_makes_soft_labels_and_the_checkpoint_holds_them(config, replaced):
     state = loss_state(foveal.train(replaced(config, epochs=6, lr=1e-2)).path)
     assert state["epoch"] == 6
@@ -47,7 +31,7 @@ def test_each_epoch_makes_soft_labels_and_the_checkpoint_holds_them(config, repl
 
 
 def test_a_run_stopped_in_an_epoch_goes_on_with_matrix_and_counts(
-    config, replaced, tmp_path, monkeypatch
+    config, replaced, tmp_path, monkeypatch, interrupt_after
 ):
     whole = foveal.train(replaced(config, out=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:

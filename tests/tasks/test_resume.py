@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import foveal
 from foveal.tasks import checkpointing
-from foveal.tasks.checkpointing import RunInterrupted, SaveRun
+from foveal.tasks.checkpointing import RunInterrupted
 from foveal.tasks.run import write_config
 
 
@@ -28,19 +28,6 @@ def assert_equal(a, b):
             assert torch.equal(value, b[part][key]), key
 
 
-def interrupt_after(monkeypatch, steps):
-    """Press Ctrl-C once the optimiser has made this many steps."""
-    original = SaveRun.on_train_batch_end
-
-    def hook(self, trainer, *args):
-        if trainer.global_step == steps:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.01)  # Python runs the handler between two instructions
-        original(self, trainer, *args)
-
-    monkeypatch.setattr(SaveRun, "on_train_batch_end", hook)
-
-
 @pytest.fixture
 def uninterrupted(config, replaced, tmp_path):
     run = foveal.train(replaced(config, out=str(tmp_path / "whole")))
@@ -49,7 +36,7 @@ def uninterrupted(config, replaced, tmp_path):
 
 @pytest.mark.parametrize("steps", [2, 5, 6, 14])  # mid-epoch, at an epoch's end, in the last epoch
 def test_interrupted_and_resumed_equals_uninterrupted(
-    config, replaced, uninterrupted, monkeypatch, steps
+    config, replaced, uninterrupted, monkeypatch, steps, interrupt_after
 ):
     with monkeypatch.context() as patch:
         interrupt_after(patch, steps)
@@ -63,7 +50,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert (run.path / "metrics.csv").read_text() == (whole.path / "metrics.csv").read_text()
 
 
-def test_resuming_after_two_interruptions(config, uninterrupted, monkeypatch):
+def test_resuming_after_two_interruptions(config, uninterrupted, monkeypatch, interrupt_after):
     for steps in (3, 8):
         with monkeypatch.context() as patch:
             interrupt_after(patch, steps)
@@ -72,7 +59,9 @@ def test_resuming_after_two_interruptions(config, uninterrupted, monkeypatch):
     assert_equal(weights(foveal.train(config, resume=True).path), uninterrupted[0])
 
 
-def test_accumulation_is_resumed_between_two_steps(config, replaced, tmp_path, monkeypatch):
+def test_accumulation_is_resumed_between_two_steps(
+    config, replaced, tmp_path, monkeypatch, interrupt_after
+):
     config = replaced(config, accumulate=2, clip_grad=1.0, optimizer="momentum", schedule="poly")
     whole = foveal.train(replaced(config, out=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
@@ -136,7 +125,7 @@ def test_a_finished_run_is_returned_as_it_is(config, uninterrupted):
     assert (run.path / "metrics.json").stat().st_mtime_ns == before
 
 
-def test_another_config_is_refused(config, replaced, monkeypatch):
+def test_another_config_is_refused(config, replaced, monkeypatch, interrupt_after):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
         with pytest.raises(RunInterrupted):
