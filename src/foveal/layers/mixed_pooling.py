@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from foveal.layers.strip_pooling import StripNorm, strip_means
+from foveal.layers.strip_pooling import BatchNormOfMeans, strip_means
 
 
 class MixedPooling(nn.Module):
@@ -81,7 +81,7 @@ class MixedPooling(nn.Module):
                 device=device,
                 dtype=dtype,
             )
-            norm = StripNorm if of_means else nn.BatchNorm2d
+            norm = BatchNormOfMeans if of_means else nn.BatchNorm2d
             return [conv, norm(out_channels, device=device, dtype=dtype)]
 
         self.conv1_1 = nn.Sequential(*filtered(channels, inner, 1, 1), nn.ReLU(inplace=True))

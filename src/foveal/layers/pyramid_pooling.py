@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from foveal.layers.mixed_pooling import pooled
-from foveal.layers.strip_pooling import StripNorm
+from foveal.layers.strip_pooling import BatchNormOfMeans
 
 
 class PyramidPooling(nn.Module):
@@ -64,7 +64,7 @@ class PyramidPooling(nn.Module):
         self.reductions = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(channels, reduced, 1, bias=False, device=device, dtype=dtype),
-                StripNorm(reduced, device=device, dtype=dtype),
+                BatchNormOfMeans(reduced, device=device, dtype=dtype),
                 nn.ReLU(inplace=True),
             )
             for _ in bins

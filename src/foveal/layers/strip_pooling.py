@@ -64,11 +64,11 @@ class StripPooling(nn.Module):
         self.conv1 = nn.Conv2d(
             channels, gates, (3, 1), padding=(1, 0), bias=False, device=device, dtype=dtype
         )
-        self.bn1 = StripNorm(gates, device=device, dtype=dtype)
+        self.bn1 = BatchNormOfMeans(gates, device=device, dtype=dtype)
         self.conv2 = nn.Conv2d(
             channels, gates, (1, 3), padding=(0, 1), bias=False, device=device, dtype=dtype
         )
-        self.bn2 = StripNorm(gates, device=device, dtype=dtype)
+        self.bn2 = BatchNormOfMeans(gates, device=device, dtype=dtype)
         self.conv3 = nn.Conv2d(gates, gates, 1, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -88,7 +88,7 @@ class StripPooling(nn.Module):
         return gate
 
 
-class StripNorm(nn.BatchNorm2d):
+class BatchNormOfMeans(nn.BatchNorm2d):
     """BatchNorm that takes a single value per channel in training, where BatchNorm2d refuses it.
 
     That value has no variance: it is normalised by the running statistics, which stay as they are.
@@ -96,7 +96,9 @@ class StripNorm(nn.BatchNorm2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the normalised map, [B, C, H, W]."""
-        batch = self.training and x.numel() != x.shape[1]
+        batch = self.training
+        if batch and x.numel() == x.shape[1]:
+            batch = False
         momentum = 0.0 if self.momentum is None else self.momentum
         if batch and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
