@@ -151,7 +151,7 @@ def _bottlenecks(backbone: nn.Module) -> list[list[Any]]:
 
 def _multi_grid(stage: list[Any]) -> None:
     """Dilate the 3x3 convolutions of a stage by 1, 2, 4, ... times its own dilation."""
-    rate = stage[-1].conv2.dilation[0]
+    rate = stage[-1].dilation  # not of its convolution: the first block of a stage has less
     for number, block in enumerate(stage):
         dilation = rate * 2**number
         block.conv2.dilation = block.conv2.padding = (dilation, dilation)

@@ -84,7 +84,9 @@ def build(
     if layout == "resnet":
         return _resnet(state)
     if layout == "bottleneck":
-        return bottleneck(state, 1 if stride is None else stride, dilation or 1)
+        return bottleneck(
+            state, 1 if stride is None else stride, 1 if dilation is None else dilation
+        )
     sizes = (20, 12) if pool_sizes is None else pool_sizes
     makers: dict[str, Callable[[Size], nn.Module]] = {
         "strip": lambda size: StripPooling(size("conv1.weight", 1), size("conv1.weight", 0)),
