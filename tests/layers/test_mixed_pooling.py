@@ -59,10 +59,11 @@ def test_equals_the_description_in_float64(size, options):
     torch.testing.assert_close(layer(x), truth, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("side", [1, 2, 3, 6, 12, 20])
-def test_pools_are_torchs_adaptive_ones_whether_or_not_sizes_divide(side):
+def test_pools_are_torchs_adaptive_ones_whether_or_not_sizes_divide(side, layout):
     for size in [*SIZES, (40, 60), (41, 59), (3, 97)]:
-        x = torch.randn(2, 3, *size, dtype=torch.float64)
+        x = torch.randn(2, 3, *size, dtype=torch.float64).contiguous(memory_format=layout)
         truth = F.adaptive_avg_pool2d(x, side)
         torch.testing.assert_close(pooled(x, side), truth, rtol=1e-13, atol=1e-14)
 

@@ -113,7 +113,7 @@ class MixedPooling(nn.Module):
         return F.interpolate(grid, size, mode="bilinear", align_corners=self.align_corners)
 
 
-@torch.fx.wrap  # symbolic tracing cannot count to a size it does not know
+@torch.fx.wrap  # symbolic tracing can neither follow the branch nor count to a size
 def pooled(x: torch.Tensor, side: int) -> torch.Tensor:
     """Return the means over side x side bins, [B, C, side, side].
 
@@ -122,6 +122,12 @@ def pooled(x: torch.Tensor, side: int) -> torch.Tensor:
     """
     down = _averages(x.shape[2], side, x)
     across = _averages(x.shape[3], side, x)
+    if x.stride(1) < x.stride(3):
+        # channels_last: multiplied in the order in which it lies, it need not be copied.
+        batch, channels, _, width = x.shape
+        bands = torch.matmul(down, x.permute(0, 2, 3, 1).flatten(2))
+        bands = bands.reshape(batch, side, width, channels)
+        return torch.matmul(across, bands).permute(0, 3, 1, 2)
     return torch.matmul(torch.matmul(down, x), across.t())
 
 
