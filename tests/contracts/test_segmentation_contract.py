@@ -5,10 +5,12 @@ be computed is computed on a very small backbone.
 """
 
 import copy
+from importlib.util import find_spec
 
 import pytest
 import torch
 
+from foveal.exporting import export
 from foveal.models import count, create_model, list_models
 
 TINY = {"layers": (1, 1, 2, 2), "channels": (8, 8, 12, 16), "stem_width": 8}
@@ -124,6 +126,17 @@ def test_exports_and_runs_at_another_size(net):
     x = pictures(3, height=96, width=70)
     with torch.no_grad():
         torch.testing.assert_close(exported(x, auxiliary=False), net(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(
+    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs the extra export"
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_in_onnxruntime_at_other_sizes(name, tmp_path):
+    net = create(name, num_classes=5).eval()
+    net.default_cfg["input_size"] = (3, 64, 64)
+    report = export(net, "onnx", tmp_path / "net.onnx")  # raises where results differ
+    assert "free axes of the input: batch, height, width" in str(report)
 
 
 @pytest.mark.parametrize("name", NAMES)
