@@ -66,8 +66,9 @@ def create_model(
     """Build a network by name.
 
     Args:
-        name: a task network, a registered name of foveal or any name of timm (with or without
-            the tag of its weights, or with timm's ``hf-hub:`` and ``local-dir:``).
+        name: a task network (:data:`TASK_NETWORKS`), a registered name of foveal or any name of
+            timm (with or without the tag of its weights, or with timm's ``hf-hub:`` and
+            ``local-dir:``).
         pretrained: load published weights. Networks with attention take those of the plain
             network for their trunk and log which tensors are new.
         num_classes: outputs of the classifier; 0 leaves it out; None keeps the network's own
@@ -89,6 +90,7 @@ def create_model(
         OSError: the checkpoint is missing, or published weights cannot be fetched.
 
     Example:
+        >>> import torch
         >>> network = create_model("mobilenetv2_050_coordinate", num_classes=10, stem_stride=1)
         >>> network(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 10])

@@ -63,8 +63,8 @@ def create_backbone(
         if argument is None or argument[1] not in kw:
             raise
         # What one class of a network takes, timm's other class for its features may not.
-        names = [name for name in _arguments(name) if name != argument[1]]
-        raise TypeError(unknown(f"{name} argument", argument[1], names)) from None
+        known = [other for other in _arguments(name) if other != argument[1]]
+        raise TypeError(unknown(f"{name} argument", argument[1], known)) from None
     except OSError as error:
         if not pretrained:
             raise
