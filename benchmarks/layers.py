@@ -26,7 +26,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import foveal
-from foveal.layers import CoordinateAttention, SandglassBlock, TripletAttention
+from foveal.layers import (
+    CoordinateAttention,
+    MixedPooling,
+    SandglassBlock,
+    StripPooling,
+    TripletAttention,
+)
 from foveal.models import count
 
 # isort: split
@@ -98,6 +104,54 @@ class AuthorsTriplet(nn.Module):
         return x * gate(planes)
 
 
+class AuthorsStrip(nn.Module):
+    """Strip pooling as its authors' code computes it: strips are expanded, then added.
+
+    Written from the description of that code; keys are those of foveal's layer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pool_w, self.pool_h = nn.AdaptiveAvgPool2d((None, 1)), nn.AdaptiveAvgPool2d((1, None))
+        # The convolutions and their BatchNorm are the same modules; how they are used is not.
+        for name, module in StripPooling(channels).named_children():
+            self.add_module(name, module)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the gated map."""
+        size = (-1, -1, x.shape[2], x.shape[3])
+        rows = self.bn1(self.conv1(self.pool_w(x))).expand(*size)
+        columns = self.bn2(self.conv2(self.pool_h(x))).expand(*size)
+        return x * self.conv3(F.relu(rows + columns)).sigmoid()
+
+
+class AuthorsMixed(nn.Module):
+    """Mixed pooling as its authors' code computes it: every pool is resized to the whole map.
+
+    Written from the description of that code; keys are those of foveal's layer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name, module in MixedPooling(channels).named_children():
+            self.add_module(name, module)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the map with its context."""
+
+        def resized(y: torch.Tensor) -> torch.Tensor:
+            return F.interpolate(y, x.shape[2:], mode="bilinear", align_corners=True)
+
+        a, b = self.conv1_1(x), self.conv1_2(x)
+        fine = resized(self.conv2_1(F.adaptive_avg_pool2d(a, 20)))
+        coarse = resized(self.conv2_2(F.adaptive_avg_pool2d(a, 12)))
+        columns = resized(self.conv2_3(F.adaptive_avg_pool2d(b, (1, None))))
+        rows = resized(self.conv2_4(F.adaptive_avg_pool2d(b, (None, 1))))
+        short = self.conv2_5(F.relu(self.conv2_0(a) + fine + coarse))
+        long = self.conv2_6(F.relu(columns + rows))
+        return F.relu(x + self.conv3(torch.cat([short, long], dim=1)))
+
+
 @dataclass(frozen=True)
 class Group:
     """Candidates that are compared.
@@ -142,6 +196,16 @@ GROUPS = {
     ),
     "triplet": Group(
         lambda channels: {"foveal": TripletAttention(), "authors'": AuthorsTriplet()},
+        "authors'",
+        same=("authors'", "foveal"),
+    ),
+    "strip": Group(
+        lambda channels: {"foveal": StripPooling(channels), "authors'": AuthorsStrip(channels)},
+        "authors'",
+        same=("authors'", "foveal"),
+    ),
+    "mixed": Group(
+        lambda channels: {"foveal": MixedPooling(channels), "authors'": AuthorsMixed(channels)},
         "authors'",
         same=("authors'", "foveal"),
     ),

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,18 @@ def test_stored_results_of_the_official_code_replay(path):
     comparisons = replay_fixture.replay(path)
     assert [c for c in comparisons if not c.passed] == []
     names = {c.tensor for c in comparisons}
-    losses = path.parent.name == "online_label_smoothing"
-    assert ({"output/loss_2_2", "output/matrix_2"} if losses else {"output/y"}) <= names
-    assert any(name.startswith("grad/") for name in names)
+    expected = {
+        "cifar_k10": {"output/loss_2_2", "output/matrix_2", "grad/logits_0_0"},
+        "finegrained_k12": {"output/loss_2_2", "output/matrix_2", "grad/logits_0_0"},
+        "net_r50_nospm_recipe": {"output/y", "output/aux", "output/c4_slice"},
+        "loss_r50_recipe": {
+            *("output_train/main_loss", "output_train/aux_loss", "output_train/pred"),
+            "grad_norm/pretrained.layer1.2.spm.conv1.weight",
+            "state_after/auxlayer.conv5.1.running_mean",
+        },
+    }
+    assert expected.get(path.stem, {"output/y"}) <= names
+    assert path.stem in expected or any(name.startswith("grad/") for name in names)
 
 
 @pytest.fixture
@@ -206,3 +216,51 @@ def test_the_arguments_of_a_loss_are_heeded(tmp_path, key):
     path = tmp_path / "f.safetensors"
     save_file(replay_fixture.read(EPOCHS).tensors, path, {**metadata, "args": json.dumps(args)})
     assert replay_fixture.main([str(path)]) == 1
+
+
+SPNET = FOLDER / "spnet"
+
+
+def test_the_recipe_gives_the_numbers_of_its_definition():
+    """Worked out with Python's whole numbers."""
+    for key, shape in (("a.weight", (2, 3, 1, 2)), ("a.bias", (4,)), ("a.running_var", (2,))):
+        values = replay_fixture.recipe(key, torch.empty(shape)).flatten()
+        for j, value in enumerate(values.tolist()):
+            z = (j + 1 + zlib.crc32(key.encode()) * 2**32) * 0x9E3779B97F4A7C15 % 2**64
+            z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+            z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+            u = ((z ^ z >> 31) >> 40) / 2**24
+            truth = {"bias": 0.4 * u - 0.2, "running_var": 0.5 + u}
+            uniform = (2 * u - 1) * (3 / 6) ** 0.5
+            assert value == pytest.approx(truth.get(key.partition(".")[2], uniform), abs=1e-7)
+    counter = replay_fixture.recipe("a.num_batches_tracked", torch.tensor(3))
+    assert counter == 0
+    assert counter.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("file", "args", "message"),
+    [
+        ("spm_c16", {"outplanes": 8}, "the weights do not follow outplanes"),
+        ("mpm_c32_small_input", {"in_channels": 16}, "the weights do not follow in_channels"),
+        ("bottleneck_spm_d4", {"spm_on": False}, "the weights do not follow spm_on"),
+        ("bottleneck_spm_d4", {"planes": 8}, "the weights do not follow planes"),
+        ("aux_head_c32_n5", {"out_channels": 6}, "the weights do not follow out_channels"),
+        ("bottleneck_spm_d4", {"dilation": 2}, "FAILED"),
+        ("mpm_c32_small_input", {"pool_size": [12, 20]}, "FAILED"),
+        ("mpm_c32_small_input", {"up_kwargs": {"align_corners": False}}, "FAILED"),
+    ],
+)
+def test_the_arguments_of_spnets_parts_are_heeded(tmp_path, capsys, file, args, message):
+    path = rewritten(SPNET / f"{file}.safetensors", tmp_path, **args)
+    assert replay_fixture.main([str(path)]) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_the_second_update_of_the_auxiliary_statistics_is_all_that_differs():
+    """From 2 the batch's 12 moves a statistic to 3, and again to 3.9."""
+    before, once = torch.tensor([2.0]), torch.tensor([3.0])
+    twice = replay_fixture._updated_again("bn.running_mean", before, once)
+    torch.testing.assert_close(twice, torch.tensor([3.9]))
+    count = replay_fixture._updated_again("bn.num_batches_tracked", before, torch.tensor(1))
+    assert count == 2

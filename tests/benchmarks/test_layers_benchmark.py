@@ -38,7 +38,7 @@ def run(file, monkeypatch, capsys):
 def test_every_case_is_a_line_and_what_should_be_equal_is(run, file):
     run()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert len(lines) == 4 * 2 * 2  # layers, layouts, passes
+    assert len(lines) == 6 * 2 * 2  # layers, layouts, passes
     assert {line["key"] for line in lines} == {case.key() for case in cases()}
     for line in lines:
         same = benchmark.GROUPS[line["layer"]].same
@@ -67,11 +67,11 @@ def test_what_is_in_the_file_is_not_measured_again(run, file):
     before = file.read_text().splitlines(keepends=True)
     file.write_text("".join(before[:-1]))  # as if stopped before the last case
     out, err = run()
-    assert err == "[16/16] baselines, 2x8x6x5, channels_last, training\n"
+    assert err == "[24/24] baselines, 2x8x6x5, channels_last, training\n"
     after = file.read_text().splitlines(keepends=True)
     assert after[:-1] == before[:-1]
     assert json.loads(after[-1])["key"] == json.loads(before[-1])["key"]
-    assert out.count("| 2x8x6x5 |") == 16
+    assert out.count("| 2x8x6x5 |") == 24
 
 
 def test_a_formulation_that_computes_something_else_stops_the_run():

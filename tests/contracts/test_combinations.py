@@ -64,6 +64,8 @@ FACTORS = {
             "insert": (Insertion(layer="coordinate", where="blocks", identity=True),)
         },
         "triplet": {"insert": (Insertion(layer="triplet", where="stages"),)},
+        "strip": {"insert": (Insertion(layer="strip", where="stages"),)},
+        "mixed": {"insert": (Insertion(layer="mixed", where="stages"),)},
     },
     "loss": {
         "cross_entropy": {},

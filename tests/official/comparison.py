@@ -26,7 +26,7 @@ def assert_same(ours, reference, x, training=1e-9):
     for module in (ours, reference):
         module.train()
         for child in module.modules():
-            if isinstance(child, nn.Dropout):
+            if isinstance(child, nn.Dropout | nn.Dropout2d):
                 child.p = 0.0
     ours.drop_rate = 0.0
     torch.testing.assert_close(ours(x), reference(x), rtol=training, atol=training)

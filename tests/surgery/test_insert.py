@@ -185,6 +185,25 @@ def test_every_layer_can_be_inserted_anywhere_in_a_sequential(layer):
             assert not torch.allclose(model(x), y)
 
 
+@pytest.mark.parametrize("layer", ["strip", "mixed"])
+def test_context_goes_behind_stages_and_into_the_blocks_of_the_last(layer):
+    """SPNet's places: the last block of each stage, and all blocks of the last stage."""
+    model = build("timm", "resnet26")
+    expected = model(pictures())
+    stages = insert(model, layer, where="stages", identity=True)
+    assert [place.name for place in stages.places] == [f"layer{i}.1" for i in (1, 2, 3, 4)]
+    inside = insert(model, layer, where="layer4.*.act2", identity=True)
+    assert [(p.name, p.channels) for p in inside.places] == [
+        ("layer4.0.act2", 512),
+        ("layer4.1.act2", 512),
+    ]
+    torch.testing.assert_close(model(pictures()), expected, rtol=0, atol=0)
+    model.train()(pictures()).square().sum().backward()
+    scales = [found.scale for found in inserted_layers(model).values()]
+    assert len(scales) == 6
+    assert all(scale.grad.abs().sum() > 0 for scale in scales)
+
+
 def test_the_layer_acts_on_the_output_of_the_named_module():
     model, x = small(), pictures()
     report = insert(model, "coordinate", where="0.1", input_size=(3, 64, 48))
