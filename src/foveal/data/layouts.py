@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from foveal.data import (
+    ade20k,
     aircraft,
     camvid,
     cars,
     cifar,
+    cityscapes,
+    context,
     csv_labels,
     cub,
     fashion,
@@ -21,6 +24,7 @@ from foveal.data import (
     other_tasks,
     pairs,
     usps,
+    voc,
 )
 from foveal.data.imagefolder import subfolders
 from foveal.data.masks import FoundMasks
@@ -76,12 +80,15 @@ LAYOUTS: dict[str, Layout] = {
         "FGVC-Aircraft", "classify", aircraft.detect, aircraft.read, labels=aircraft.LABELS
     ),
     "flowers": Layout("Flowers-102", "classify", flowers.detect, flowers.read),
-    "voc": Layout("VOC", "segment", other_tasks.is_voc),
+    "context": Layout(
+        "Pascal Context", "segment", context.detect, context.read, labels=context.LABELS
+    ),
+    "voc": Layout("VOC", "segment", voc.detect, voc.read, labels=voc.LABELS),
     "voc_boxes": Layout("VOC", "detect", other_tasks.is_voc_boxes),
     "coco": Layout("COCO", "detect", other_tasks.is_coco),
     "camvid": Layout("CamVid", "segment", camvid.detect, camvid.read),
-    "cityscapes": Layout("Cityscapes", "segment", other_tasks.is_cityscapes),
-    "ade20k": Layout("ADE20K", "segment", other_tasks.is_ade20k),
+    "cityscapes": Layout("Cityscapes", "segment", cityscapes.detect, cityscapes.read),
+    "ade20k": Layout("ADE20K", "segment", ade20k.detect, ade20k.read),
     "bsds500": Layout("BSDS500", "dense", other_tasks.is_bsds500),
     "sk_large": Layout("SK-LARGE", "dense", other_tasks.is_sk_large),
     "yolo": Layout("YOLO", "detect", other_tasks.is_yolo),
