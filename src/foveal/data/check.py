@@ -109,6 +109,7 @@ def check_classification(
     layout: str = "auto",
     *,
     labels: str | None = None,
+    domain: str | None = None,
     multi_label: bool = False,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -118,9 +119,10 @@ def check_classification(
     """Decode every picture once and report what the data hold.
 
     Args:
-        root: as :func:`read_classification`, and so the six arguments after it.
+        root: as :func:`read_classification`, and so the seven arguments after it.
         layout: name of the layout, or ``auto`` to look.
         labels: which labels, where the layout has several sets of them.
+        domain: which domain, where the layout has several.
         multi_label: whether a picture may show several classes or none.
         val_fraction: share drawn for validation.
         test_fraction: share drawn for testing.
@@ -131,7 +133,9 @@ def check_classification(
         FileNotFoundError, ValueError, ImportError: nothing can be read at all; what is wrong with
             data that can be read goes into the report's ``problems``.
     """
-    name, found = find_classification(root, layout, labels=labels, multi_label=multi_label)
+    name, found = find_classification(
+        root, layout, labels=labels, domain=domain, multi_label=multi_label
+    )
     splits, origins, problems = _splits(found, val_fraction, test_fraction, split_seed)
     distinct = distinct_splits(splits)
     seen = _look(distinct, progress)

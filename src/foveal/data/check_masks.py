@@ -133,6 +133,7 @@ def check_segmentation(
     layout: str = "auto",
     *,
     labels: str | None = None,
+    domain: str | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     split_seed: int = 0,
@@ -141,9 +142,10 @@ def check_segmentation(
     """Decode every picture and mask once and report what the data hold.
 
     Args:
-        root: as :func:`read_segmentation`, and so the five arguments after it.
+        root: as :func:`read_segmentation`, and so the six arguments after it.
         layout: name of the layout, or ``auto`` to look.
         labels: which labels, where the layout has several sets of them.
+        domain: which domain, where the layout has several.
         val_fraction: share drawn for validation.
         test_fraction: share drawn for testing.
         split_seed: seed of the draws.
@@ -153,7 +155,7 @@ def check_segmentation(
         FileNotFoundError, ValueError: nothing can be read at all; what is wrong with data that can
             be read goes into the report.
     """
-    name, found = find_segmentation(root, layout, labels=labels)
+    name, found = find_segmentation(root, layout, labels=labels, domain=domain)
     splits, origins, problems = _splits(found, val_fraction, test_fraction, split_seed)
     distinct = distinct_splits(splits)
     seen = _look(distinct, len(found.classes), progress)

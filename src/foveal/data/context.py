@@ -25,12 +25,12 @@ def detect(root: Path) -> bool:
     return (root / _PICTURES).is_dir() and (root / _MASKS).is_dir()
 
 
-def read(root: Path, labels: str | None = None) -> FoundMasks:
+def read(root: Path, labels: str = "59") -> FoundMasks:
     """Read ``VOC2010`` with ``SegmentationClassContext`` and ``ImageSets/SegmentationContext``.
 
     Args:
         root: the folder ``VOC2010``.
-        labels: ``59`` ignores the background (value 0), ``60`` makes it the first class; None: 59.
+        labels: ``59`` ignores the background (value 0), ``60`` makes it the first class.
             Papers report either: a score belongs to one of them.
 
     Raises:
