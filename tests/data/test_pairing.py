@@ -5,10 +5,6 @@ import pytest
 from foveal.data.pairing import Paired, listed_pairs, pair_folders, require_files
 
 
-def names(paired: Paired, root: Path) -> list[tuple[str, ...]]:
-    return [tuple(str(Path(path).relative_to(root)) for path in pair) for pair in paired.pairs]
-
-
 def test_equal_stems_at_any_depth_and_of_any_suffix(paint, paint_mask, tmp_path):
     for name in ("i/b/1.jpg", "i/a/1.JPG", "i/2.jpeg"):
         paint(name)
@@ -16,8 +12,8 @@ def test_equal_stems_at_any_depth_and_of_any_suffix(paint, paint_mask, tmp_path)
         paint_mask(name, [0])
     (tmp_path / "i" / "Thumbs.db").touch()
     (tmp_path / "i" / "notes.txt").touch()
-    paired = pair_folders(tmp_path / "i", tmp_path / "m")
-    assert names(paired, tmp_path) == [
+    paired = pair_folders(tmp_path, tmp_path / "i", tmp_path / "m")
+    assert paired.pairs == [
         ("i/2.jpeg", "m/2.png"),
         ("i/a/1.JPG", "m/a/1.png"),
         ("i/b/1.jpg", "m/b/1.png"),
@@ -31,8 +27,8 @@ def test_those_without_partner_are_named(paint, paint_mask, tmp_path):
     paint("i/alone.jpg")
     paint_mask("m/1.png", [0])
     paint_mask("m/c/other.png", [0])
-    paired = pair_folders(tmp_path / "i", tmp_path / "m")
-    assert names(paired, tmp_path) == [("i/1.jpg", "m/1.png")]
+    paired = pair_folders(tmp_path, tmp_path / "i", tmp_path / "m")
+    assert paired.pairs == [("i/1.jpg", "m/1.png")]
     assert paired.problems == [
         f"{tmp_path}/i/alone.jpg: there is no mask alone in {tmp_path}/m",
         f"{tmp_path}/m/c/other.png: there is no picture c/other in {tmp_path}/i",
@@ -43,9 +39,9 @@ def test_two_files_of_one_stem(paint, paint_mask, tmp_path):
     paint("i/1.jpg")
     paint("i/1.png")
     paint_mask("m/1.png", [0])
-    paired = pair_folders(tmp_path / "i", tmp_path / "m")
+    paired = pair_folders(tmp_path, tmp_path / "i", tmp_path / "m")
     assert paired.problems == [f"{tmp_path}/i/1.png: 1.jpg beside it has the same stem"]
-    assert names(paired, tmp_path) == [("i/1.jpg", "m/1.png")]
+    assert paired.pairs == [("i/1.jpg", "m/1.png")]
 
 
 def test_lists_hold_ids_or_pairs_of_paths(tmp_path):

@@ -78,3 +78,28 @@ def test_a_forced_layout_is_found_below_its_root(paint, paint_mask, tmp_path):
     (tmp_path / "empty" / "trainannot").mkdir()
     with pytest.raises(ValueError, match="empty: no pictures in it"):
         find_segmentation(tmp_path / "empty")
+
+
+def test_a_root_may_be_relative(paint_pairs, paint, paint_mask, tmp_path, monkeypatch):
+    for folders in (
+        ("pairs/images", "pairs/masks"),
+        ("camvid/train", "camvid/trainannot"),
+        ("ade/images/training", "ade/annotations/training"),
+    ):
+        paint_pairs(*folders, ["ADE_1", "ADE_2", "ADE_3", "ADE_4"])
+    for k in range(4):
+        for folder, end in (("leftImg8bit", ""), ("gtFine", "_gtFine_labelIds")):
+            end = end or "_leftImg8bit"
+            paint_mask(f"cityscapes/{folder}/train/ulm/ulm_{k}{end}.png", [7])
+    monkeypatch.chdir(tmp_path)
+    for root, layout in (
+        ("pairs", "pairs"),
+        ("camvid", "camvid"),
+        ("ade", "ade20k"),
+        ("cityscapes", "cityscapes"),
+    ):
+        data = read_segmentation(root)
+        assert (data.layout, data.root) == (layout, root)
+        image, labels = data.splits["train"].load(0)
+        assert image.size == labels.shape[::-1] == (10, 8)
+        assert data.splits["train"].name(0).startswith(f"{root}/")
