@@ -168,7 +168,7 @@ def test_blur_is_torchvisions_to_one_level():
     preprocess = Preprocess(60, mean=(0, 0, 0), std=(1.0, 1.0, 1.0))
     x, target = train(preprocess, blur=1.0)(Image.fromarray(pixels), pixels[..., 0] // 2)
     inside = x[:, target != 255].reshape(3, 33, 47) * 255
-    expected = v2.functional.gaussian_blur(torch.from_numpy(pixels).permute(2, 0, 1), [5], [1.1])
+    expected = v2.functional.gaussian_blur(torch.from_numpy(pixels).permute(2, 0, 1), 5, 1.1)
     assert (inside - expected).abs().max() < 1.01
 
 
