@@ -128,7 +128,7 @@ def test_wrong_input(paint, paint_mask, paint_pairs, tmp_path):
     with pytest.raises(ValueError, match=r"classes\.txt: the class name 'x' stands there twice"):
         pairs.read(tmp_path / "named")
     (tmp_path / "named" / "classes.txt").write_text("\n".join(map(str, range(256))))
-    with pytest.raises(ValueError, match=r"classes\.txt: has 256 names, where 255 is the most"):
+    with pytest.raises(ValueError, match=r"classes\.txt: has 256 names, where at most 255 are"):
         pairs.read(tmp_path / "named")
 
 
