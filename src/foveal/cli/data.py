@@ -1,10 +1,15 @@
 """``foveal data check``: look at data before training on it."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foveal.cli.parser import CommandParser
+
+if TYPE_CHECKING:
+    from foveal.data.check import DataReport
+    from foveal.data.check_masks import MaskReport
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,28 +39,56 @@ def png_path(text: str) -> Path:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the command; status 2 if a picture is damaged."""
+    """Run the command; status 2 if a picture is damaged, or does not fit its mask."""
     parser = CommandParser(prog="foveal data check", description="Open every picture once.")
     add_data_arguments(parser)
     parser.add_argument("--out", type=png_path, metavar="FILE", help="contact sheet to draw: PNG")
     args = parser.parse_args(argv)
 
-    from foveal.data.check import check_classification
     from foveal.tasks.progress import reading_bar
 
-    root, layout = root_and_layout(args)
     with reading_bar("opening every picture") as progress:
-        report = check_classification(
-            root,
-            layout,
-            labels=args.labels,
-            domain=args.domain,
-            multi_label=args.multi_label,
-            progress=progress,
-        )
+        report = _check(args, progress)
     print(report)
     if args.out is not None:
         from foveal.cli.data_show import write_contact_sheet
 
         write_contact_sheet(args)
     return 2 if report.damaged else 0
+
+
+def serves_segmentation(args: argparse.Namespace) -> bool:
+    """Return whether the data that are meant are made for segmentation."""
+    from foveal.data.layouts import LAYOUTS, detect
+
+    root, layout = root_and_layout(args)
+    if layout == "auto" and root is not None:
+        layout = detect(Path(root).expanduser())
+    row = LAYOUTS.get(layout)
+    if row is None or row.task != "segment" or row.read is None:
+        return False
+    if args.multi_label:
+        raise ValueError(f"{root}: the {row.title} layout has masks: leave out --multi_label")
+    return True
+
+
+def _check(
+    args: argparse.Namespace, progress: Callable[[int, int], None]
+) -> "DataReport | MaskReport":
+    root, layout = root_and_layout(args)
+    if serves_segmentation(args):
+        from foveal.data.check_masks import check_segmentation
+
+        return check_segmentation(
+            root, layout, labels=args.labels, domain=args.domain, progress=progress
+        )
+    from foveal.data.check import check_classification
+
+    return check_classification(
+        root,
+        layout,
+        labels=args.labels,
+        domain=args.domain,
+        multi_label=args.multi_label,
+        progress=progress,
+    )

@@ -13,15 +13,7 @@ from foveal.data.imagefolder import subfolders
 from foveal.data.pictures import list_pictures, walk
 from foveal.data.splits import split_called
 
-# What the names of the two folders begin or end with, in lower case, without "_" and "-".
-_IMAGE_WORDS = ("image", "images", "img", "imgs", "pictures", "photos")
-_MASK_WORDS = ("mask", "masks", "gt", "gts", "groundtruth", "label", "labels", "annotations")
 _FEW_VALUES = 32
-
-
-def is_voc(root: Path) -> bool:
-    """Pascal VOC with masks: ``JPEGImages`` and ``SegmentationClass`` (or its variants)."""
-    return _has(root, "JPEGImages") and any(root.glob("Segmentation*"))
 
 
 def is_voc_boxes(root: Path) -> bool:
@@ -32,21 +24,6 @@ def is_voc_boxes(root: Path) -> bool:
 def is_coco(root: Path) -> bool:
     """COCO: ``annotations/*.json``."""
     return any((root / "annotations").glob("*.json"))
-
-
-def is_camvid(root: Path) -> bool:
-    """CamVid as SegNet distributes it: ``train`` and ``trainannot``."""
-    return _has(root, "train", "trainannot")
-
-
-def is_cityscapes(root: Path) -> bool:
-    """Cityscapes: ``leftImg8bit`` or ``gtFine``."""
-    return _has(root, "leftImg8bit") or _has(root, "gtFine")
-
-
-def is_ade20k(root: Path) -> bool:
-    """ADE20K SceneParsing: ``images/training`` and ``annotations/training``."""
-    return _has(root, "images/training", "annotations/training")
 
 
 def is_bsds500(root: Path) -> bool:
@@ -73,17 +50,6 @@ def is_saliency(root: Path) -> bool:
     return any(
         _has(folder, f"{folder.name}-Image", f"{folder.name}-Mask")
         for folder in (root.resolve(), *subfolders(root))
-    )
-
-
-def is_pairs(root: Path) -> bool:
-    """A folder of pictures beside a folder of masks, under the names in use for those.
-
-    They lie in the folder itself or in each split's.
-    """
-    return any(
-        _called(folder, _IMAGE_WORDS) and _called(folder, _MASK_WORDS)
-        for folder in _with_splits(root)
     )
 
 
@@ -122,15 +88,6 @@ def domains(root: Path) -> list[Path]:
 
 def _with_splits(root: Path) -> list[Path]:
     return [root, *(folder for folder in subfolders(root) if split_called(folder.name))]
-
-
-def _called(root: Path, words: tuple[str, ...]) -> bool:
-    """Return whether the name of a folder in the root begins or ends with one of the words."""
-    for folder in subfolders(root):
-        parts = folder.name.lower().replace("-", "_").split("_")
-        if parts[0] in words or parts[-1] in words or "".join(parts) in words:
-            return True
-    return False
 
 
 def _spread(paths: list[Path], most: int) -> list[Path]:

@@ -13,7 +13,6 @@ from foveal.data.check import check_classification
 from foveal.data.loading import TransformedPictures, make_loader
 from foveal.data.sampling import BatchSampler
 from foveal.data.scenes import CLASSES, FINE_CLASSES, ScenePictures, Scenes, photographs
-from foveal.data.scenes.reading import DrawnPictures
 from foveal.data.transforms import Preprocess
 
 
@@ -80,21 +79,6 @@ def test_names_have_version_domain_split_and_index():
         pictures.name(6000)
     pictures.probe(0)
     assert pictures.decode(0)[1] == "RGB"
-
-
-def test_drawn_pictures_are_kept_up_to_a_bound(monkeypatch):
-    drawn = []
-    draw = Scenes.__getitem__
-    monkeypatch.setattr(Scenes, "__getitem__", lambda self, k: drawn.append(k) or draw(self, k))
-    kept = DrawnPictures(capacity=3 * 64 * 64 * 3)
-    for _ in range(2):
-        for index in range(5):
-            picture = kept.get(Scenes("val", size=64), index)
-            assert np.array_equal(picture, draw(Scenes("val", size=64), index).image)
-    assert drawn == [0, 1, 2, 3, 4, 3, 4]
-    assert kept.bytes == kept.capacity
-    kept.get(Scenes("val", size=64, domain="night"), 0)
-    assert drawn[-1] == 0  # another picture
 
 
 def test_what_is_loaded_cannot_spoil_what_is_kept():

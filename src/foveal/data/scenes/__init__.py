@@ -2,6 +2,7 @@
 
 from foveal.data.scenes.details import DETAILS
 from foveal.data.scenes.domains import DOMAINS
+from foveal.data.scenes.masks import SceneMasks, read_masks
 from foveal.data.scenes.plan import CLASSES, FINE_CLASSES, SPLITS
 from foveal.data.scenes.reading import LABELS, ScenePictures, read
 from foveal.data.scenes.scene import VERSION, Scene, Scenes
@@ -15,7 +16,9 @@ __all__ = [
     "SPLITS",
     "VERSION",
     "Scene",
+    "SceneMasks",
     "ScenePictures",
     "Scenes",
     "read",
+    "read_masks",
 ]

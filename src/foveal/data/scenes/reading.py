@@ -2,48 +2,20 @@
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from foveal.data.parts import Found
 from foveal.data.scenes import photographs
 from foveal.data.scenes.details import DETAILS
+from foveal.data.scenes.drawn import DRAWN
 from foveal.data.scenes.plan import CLASSES, FINE_CLASSES, SPLITS, plan
 from foveal.data.scenes.scene import VERSION, Scenes, scene_name
 
 LABELS = ("coarse", "fine")
 
-CACHE_BYTES = 400 * 2**20  # all scenes of one domain at the usual sizes
-
-_USUAL_SIZE = 128
-
-
-class DrawnPictures:
-    """Pictures that this process has drawn; those drawn first stay.
-
-    Args:
-        capacity: bytes.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.bytes = capacity, 0
-        self._pixels: dict[tuple[Any, ...], NDArray[np.uint8]] = {}
-
-    def get(self, scenes: Scenes, index: int) -> NDArray[np.uint8]:
-        """Return a scene's picture, uint8 [H, W, 3], drawn only if it is not kept."""
-        place = range(len(scenes))[index]
-        key = scenes.split, scenes.domain, scenes.seed, scenes.size, place
-        if key in self._pixels:
-            return self._pixels[key]
-        pixels = scenes[index].image
-        if self.bytes + pixels.nbytes <= self.capacity:
-            self._pixels[key] = pixels
-            self.bytes += pixels.nbytes
-        return pixels
-
-
-DRAWN = DrawnPictures(CACHE_BYTES)
+USUAL_SIZE = 128
+"""Side that networks see unless told otherwise, pixels."""
 
 
 class ScenePictures:
@@ -63,7 +35,7 @@ class ScenePictures:
 
     def load(self, index: int) -> Image.Image:
         """Return a picture as RGB."""
-        return Image.fromarray(DRAWN.get(self.scenes, index))
+        return Image.fromarray(DRAWN.get(self.scenes, index, "image", lambda scene: scene.image))
 
     def decode(self, index: int) -> tuple[Image.Image, str]:
         """Return a picture as RGB, and its mode."""
@@ -101,6 +73,6 @@ def read(labels: str = "coarse", domain: str = "clean", multi_label: bool = Fals
         classes=classes,
         parts=parts,
         origins=dict.fromkeys(SPLITS, f"built-in scenes, version {VERSION}, {domain}"),
-        image_size=_USUAL_SIZE,
+        image_size=USUAL_SIZE,
         multi_label=multi_label,
     )
