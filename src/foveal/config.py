@@ -117,6 +117,38 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SegmentAugmentConfig:
+    """Random changes to training pictures and their masks, in this order, then a random crop.
+
+    The crop is ``data.image_size`` pixels wide. Where a changed picture does not reach, the
+    picture is filled with the mean and its mask is ignored.
+
+    Attributes:
+        min_scale: smallest factor by which a picture is scaled.
+        max_scale: largest factor; 1 for both keeps the size.
+        rotate: largest angle of rotation, degrees, of every second picture; 0 is off.
+        blur: probability of a Gaussian blur over 5 x 5 pixels.
+        hflip: probability of a left-right mirror image.
+    """
+
+    min_scale: float = 0.5
+    max_scale: float = 2.0
+    rotate: float = 10.0
+    blur: float = 0.5
+    hflip: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_scale <= self.max_scale:
+            raise ValueError(
+                "augment.min_scale must be above 0 and at most augment.max_scale "
+                f"{self.max_scale!r}, not {self.min_scale!r}"
+            )
+        _within("augment.rotate", self.rotate, 0, 180)
+        for name in ("blur", "hflip"):
+            _within(f"augment.{name}", getattr(self, name), 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Insertion:
     """A layer put into the network, as :func:`foveal.insert` does it.
 

@@ -1,11 +1,11 @@
 """Pictures with their classes, ready to be trained on: any layout, always three splits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foveal.data.layouts import LAYOUTS, classification_layouts, detect, require, wrong_task
+from foveal.data.layouts import LAYOUTS, locate
 from foveal.data.parts import Found, Pictures, StoredPictures
 from foveal.data.splits import class_problems, make_splits, require_classes
 from foveal.names import unknown
@@ -76,12 +76,12 @@ def read_classification(
     """
     name, found = find_classification(root, layout, labels=labels, multi_label=multi_label)
     if found.problems:
-        raise ValueError(_first(found.problems))
+        raise ValueError(first_of(found.problems))
     require_classes(found)
     splits, origins = make_splits(found, val_fraction, test_fraction, split_seed)
     problems = class_problems(found, splits)
     if problems:
-        raise ValueError(_first(problems))
+        raise ValueError(first_of(problems))
     return ClassificationData(
         layout=name,
         root=None if LAYOUTS[name].built_in else str(root),
@@ -106,21 +106,8 @@ def find_classification(
     Raises:
         FileNotFoundError, ValueError, ImportError: as :func:`read_classification`.
     """
-    known = classification_layouts()
-    if layout != "auto" and layout not in LAYOUTS:
-        raise ValueError(unknown("layout", layout, ["auto", *known]))
-    name, path = _locate(root, layout)
+    name, path = locate(root, layout, "classify", default="fashion")
     row = LAYOUTS[name]
-    if row.task != "classify":
-        assert path is not None
-        raise ValueError(
-            wrong_task(path, name)
-            if layout == "auto"
-            else f"layout {name!r} is not of classification: did you mean "
-            f"`foveal train {row.task}`?"
-        )
-    if path is not None and path.is_file() and name not in ("csv", "usps"):
-        raise ValueError(f"{path}: the {row.title} layout is a folder, not a file")
     options: dict[str, Any] = {}
     if row.multi_label:
         options["multi_label"] = multi_label
@@ -138,26 +125,14 @@ def find_classification(
         )
     if row.labels:
         options["labels"] = labels or row.labels[0]
-    if row.read is None:
-        raise ValueError(f"{path}: layout {name!r} cannot be read by this version")
-    return name, row.read(**options) if path is None else row.read(path, **options)
+    read = row.reader("classify")
+    assert read is not None  # or locate() would have complained
+    found = read(**options) if path is None else read(path, **options)
+    assert isinstance(found, Found)
+    return name, found
 
 
-def _locate(root: str | Path | None, layout: str) -> tuple[str, Path | None]:
-    """Return the layout's name, looked for if it is ``auto``, and the path; None if built in."""
-    if root is None:
-        name = "fashion" if layout == "auto" else layout
-        if not LAYOUTS[name].built_in:
-            raise ValueError(f"layout {layout!r} needs data.root: the folder or file to read")
-        return name, None
-    if layout != "auto" and LAYOUTS[layout].built_in:
-        raise ValueError(f"layout {layout!r} is built in and reads no folder: leave out {root}")
-    path = Path(root).expanduser()
-    require(path)
-    return detect(path) if layout == "auto" else layout, path
-
-
-def _first(problems: tuple[str, ...] | list[str]) -> str:
+def first_of(problems: Sequence[str]) -> str:
     """Return the first sentence, and how many more there are."""
     more = len(problems) - 1
     return problems[0] + (f" (and {more} more such problems)" if more else "")

@@ -3,12 +3,13 @@
 A new layout is one file with a ``detect`` and a ``read`` function, and one line here.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from foveal.data import (
     aircraft,
+    camvid,
     cars,
     cifar,
     csv_labels,
@@ -18,13 +19,15 @@ from foveal.data import (
     idx,
     imagefolder,
     other_tasks,
+    pairs,
     usps,
 )
 from foveal.data.imagefolder import subfolders
+from foveal.data.masks import FoundMasks
 from foveal.data.parts import Found
 from foveal.data.pictures import list_pictures
 from foveal.data.splits import split_called
-from foveal.names import nearest
+from foveal.names import nearest, unknown
 
 
 @dataclass(frozen=True)
@@ -33,22 +36,32 @@ class Layout:
 
     Attributes:
         title: what people call it.
-        task: the word after ``foveal train``.
+        task: the word after ``foveal train``, of the task that it is made for.
         detect: tells whether a path is of this layout; None is never looked for.
         read: reads it; None where this version recognises the layout but cannot read it.
         built_in: whether it reads no folder.
         labels: names of its sets of labels, where it has several; ``read`` then takes ``labels``.
         multi_label: whether a picture may show several classes; ``read`` then takes
             ``multi_label``.
+        also: further tasks that can use it, each with its reader.
     """
 
     title: str
     task: str
     detect: Callable[[Path], bool] | None
-    read: Callable[..., Found] | None = None
+    read: Callable[..., Found | FoundMasks] | None = None
     built_in: bool = False
     labels: tuple[str, ...] = ()
     multi_label: bool = False
+    also: Mapping[str, Callable[..., Found | FoundMasks]] = field(default_factory=dict)
+
+    def serves(self, task: str) -> bool:
+        """Return whether the layout is one of a task's, even if it cannot be read."""
+        return task == self.task or task in self.also
+
+    def reader(self, task: str) -> Callable[..., Found | FoundMasks] | None:
+        """Return what reads the layout for a task, if anything does."""
+        return self.read if task == self.task else self.also.get(task)
 
 
 # In this order folders are tried: the more particular layout first.
@@ -66,14 +79,14 @@ LAYOUTS: dict[str, Layout] = {
     "voc": Layout("VOC", "segment", other_tasks.is_voc),
     "voc_boxes": Layout("VOC", "detect", other_tasks.is_voc_boxes),
     "coco": Layout("COCO", "detect", other_tasks.is_coco),
-    "camvid": Layout("CamVid", "segment", other_tasks.is_camvid),
+    "camvid": Layout("CamVid", "segment", camvid.detect, camvid.read),
     "cityscapes": Layout("Cityscapes", "segment", other_tasks.is_cityscapes),
     "ade20k": Layout("ADE20K", "segment", other_tasks.is_ade20k),
     "bsds500": Layout("BSDS500", "dense", other_tasks.is_bsds500),
     "sk_large": Layout("SK-LARGE", "dense", other_tasks.is_sk_large),
     "yolo": Layout("YOLO", "detect", other_tasks.is_yolo),
     "saliency": Layout("DUTS", "dense", other_tasks.is_saliency),
-    "pairs": Layout("image-and-mask", "segment", other_tasks.is_pairs),
+    "pairs": Layout("image-and-mask", "segment", pairs.detect, pairs.read),
     "domains": Layout("several domains", "adapt", other_tasks.is_domains),
     "csv": Layout("CSV", "classify", csv_labels.detect, csv_labels.read, multi_label=True),
     "masks": Layout("label masks", "segment", other_tasks.is_masks),
@@ -83,10 +96,13 @@ LAYOUTS: dict[str, Layout] = {
 # Known by files of fixed names, which a folder of several sets may hold side by side.
 _WITH_FILES = ("cifar", "idx", "usps", "cub", "cars", "aircraft", "flowers")
 
+# The root may be a file.
+_FILES = ("csv", "usps")
 
-def classification_layouts() -> list[str]:
-    """Return the names of the layouts that classification reads."""
-    return [name for name, row in LAYOUTS.items() if row.task == "classify"]
+
+def layouts_of(task: str) -> list[str]:
+    """Return the names of the layouts that a task reads."""
+    return [name for name, row in LAYOUTS.items() if row.reader(task) is not None]
 
 
 def detect(root: Path) -> str:
@@ -113,6 +129,53 @@ def detect(root: Path) -> str:
     if not found:
         raise ValueError(f"{root}: {_what_is_there(root)}")
     return found[0]
+
+
+def locate(
+    root: str | Path | None, layout: str, task: str, default: str
+) -> tuple[str, Path | None]:
+    """Return the layout's name and the folder or file to read, None for built-in pictures.
+
+    A folder that holds nothing but the folder of a known layout stands for that.
+
+    Args:
+        root: folder or file; None for the built-in pictures.
+        layout: name of the layout, or ``auto`` to look.
+        task: the word after ``foveal train``.
+        default: the built-in layout that no root stands for.
+
+    Raises:
+        FileNotFoundError: nothing at ``root``.
+        ValueError: an unknown layout, or one of another task, or one that does not fit the root.
+    """
+    if layout != "auto" and layout not in LAYOUTS:
+        raise ValueError(unknown("layout", layout, ["auto", *layouts_of(task)]))
+    if layout != "auto" and not LAYOUTS[layout].serves(task):
+        raise ValueError(
+            f"layout {layout!r} is not of `foveal train {task}`: did you mean "
+            f"`foveal train {LAYOUTS[layout].task}`?"
+        )
+    if root is None:
+        name = default if layout == "auto" else layout
+        if not LAYOUTS[name].built_in:
+            raise ValueError(f"layout {layout!r} needs data.root: the folder or file to read")
+        return name, None
+    if layout != "auto" and LAYOUTS[layout].built_in:
+        raise ValueError(f"layout {layout!r} is built in and reads no folder: leave out {root}")
+    path = Path(root).expanduser()
+    require(path)
+    name = detect(path) if layout == "auto" else layout
+    row = LAYOUTS[name]
+    if not row.serves(task):
+        raise ValueError(wrong_task(path, name))
+    if path.is_file() and name not in _FILES:
+        raise ValueError(f"{path}: the {row.title} layout is a folder, not a file")
+    if row.reader(task) is None:
+        raise ValueError(f"{path}: layout {name!r} cannot be read by this version")
+    below = path
+    while row.detect is not None and not row.detect(below) and (only := _only_folder(below)):
+        below = only
+    return name, below if row.detect is not None and row.detect(below) else path
 
 
 def require(root: Path) -> None:

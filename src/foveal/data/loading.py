@@ -5,14 +5,16 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from foveal.data.masks import ChosenMasks, LabelMap, MaskedPictures
 from foveal.data.parts import ChosenPictures, Pictures, StoredPictures
 from foveal.data.pictures import DamagedPictureError
 from foveal.data.sampling import BatchSampler, derive_seed
@@ -20,7 +22,38 @@ from foveal.data.sampling import BatchSampler, derive_seed
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-class TransformedPictures(Dataset[Batch]):
+class _Samples(Dataset[Batch]):
+    """Samples whose randomness is fixed by (seed, epoch, index)."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def _sample(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return (x, target) of a picture; draws from torch's global generator."""
+        raise NotImplementedError
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
+        # The state is put back: with workers=0 this is the training process, whose own random
+        # numbers must not depend on who read the pictures.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
+            x, target = self._sample(index)
+        return x, target, torch.tensor(index)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Batch] | DamagedPictureError:
+        """Return the samples of one batch, or the complaint about a picture that is damaged.
+
+        A complaint is returned, not raised: the loader would wrap an exception of a worker process
+        into a page of traceback. :class:`PictureLoader` raises it.
+        """
+        try:
+            return [self[key] for key in keys]
+        except DamagedPictureError as error:
+            return error
+
+
+class TransformedPictures(_Samples):
     """Pictures as tensors, each sample's randomness fixed by (seed, epoch, index).
 
     Args:
@@ -35,33 +68,44 @@ class TransformedPictures(Dataset[Batch]):
     def __init__(
         self, pictures: Pictures, transform: Callable[[Image.Image], Tensor], seed: int = 0
     ) -> None:
-        self.pictures, self.transform, self.seed = pictures, transform, seed
+        super().__init__(seed)
+        self.pictures, self.transform = pictures, transform
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, index = key
-        return self._sample(self.pictures.load(index), epoch, index)
+    def _sample(self, index: int) -> tuple[Tensor, Tensor]:
+        x = self.transform(self.pictures.load(index))
+        return x, torch.as_tensor(self.pictures.targets[index])
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Batch] | DamagedPictureError:
-        """Return the samples of one batch, or the complaint about a picture that is damaged.
 
-        A complaint is returned, not raised: the loader would wrap an exception of a worker process
-        into a page of traceback. :class:`PictureLoader` raises it.
-        """
-        try:
-            return [self[key] for key in keys]
-        except DamagedPictureError as error:
-            return error
+class TransformedMasks(_Samples):
+    """Pictures and their label maps as tensors, randomness fixed by (seed, epoch, index).
 
-    def _sample(self, image: Image.Image, epoch: int, index: int) -> Batch:
-        # The state is put back: with workers=0 this is the training process, whose own random
-        # numbers must not depend on who read the pictures.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
-            x = self.transform(image)
-        return x, torch.as_tensor(self.pictures.targets[index]), torch.tensor(index)
+    Args:
+        pictures: one split.
+        transform: makes (x, target) from a picture and its label map; may draw from torch's global
+            generator.
+        seed: seed of the run.
+
+    Shape:
+        item: (x float32 [C, H, W], target int64 [H, W], index int64 []).
+    """
+
+    def __init__(
+        self,
+        pictures: MaskedPictures,
+        transform: Callable[[Image.Image, LabelMap], tuple[Tensor, Tensor]],
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed)
+        self.pictures, self.transform = pictures, transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def _sample(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.transform(*self.pictures.load(index))
 
 
 class PictureLoader(DataLoader[Batch]):
@@ -84,9 +128,13 @@ def _collate(samples: Any) -> Any:
 
 
 def make_loader(
-    dataset: TransformedPictures, batches: BatchSampler, *, workers: int, pin_memory: bool = False
+    dataset: TransformedPictures | TransformedMasks,
+    batches: BatchSampler,
+    *,
+    workers: int,
+    pin_memory: bool = False,
 ) -> PictureLoader:
-    """Return a loader of the sampler's batches: (x [B, C, H, W], target [B] or [B, K], index [B]).
+    """Return a loader of the sampler's batches: (x [B, C, H, W], target [B, ...], index [B]).
 
     Its worker processes draw nothing from the training process's random state.
     """
@@ -123,15 +171,46 @@ def _end_when_trainer_says() -> None:
     os._exit(0)
 
 
+def whole_batch_size(pictures: MaskedPictures, batch_size: int) -> int:
+    """Return how many whole pictures of a split may form one batch: 1 where their sizes differ.
+
+    Nothing is padded in evaluation: a network that looks at the whole picture would give another
+    result for each border, and so a score that depends on the batch size.
+
+    Args:
+        pictures: one split; the headers are read until a size differs from the first.
+        batch_size: what is wanted.
+
+    Raises:
+        DamagedPictureError: a picture does not open.
+    """
+    sizes = (pictures.size(index) for index in range(len(pictures)))
+    first = next(sizes, None)
+    return batch_size if all(size == first for size in sizes) else 1
+
+
+class _Openable(Protocol):
+    """Pictures of any kind, as far as looking for damage goes."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Any: ...
+
+    def probe(self, index: int) -> None: ...
+
+
+P = TypeVar("P", bound=_Openable)
+
+
 @dataclass(frozen=True)
-class SoundPictures:
+class SoundPictures(Generic[P]):
     """A split without its damaged pictures, and the complaints about those."""
 
-    pictures: StoredPictures
+    pictures: P
     damaged: tuple[str, ...]
 
 
-def probe_all(pictures: StoredPictures, progress: Callable[[int, int], None] | None = None) -> None:
+def probe_all(pictures: _Openable, progress: Callable[[int, int], None] | None = None) -> None:
     """Look at every picture's header before time is spent on training.
 
     Args:
@@ -159,7 +238,7 @@ def probe_all(pictures: StoredPictures, progress: Callable[[int, int], None] | N
 
 def leave_out_damaged(
     pictures: StoredPictures, progress: Callable[[int, int], None] | None = None
-) -> SoundPictures:
+) -> SoundPictures[StoredPictures]:
     """Decode every picture once and keep those that open.
 
     Args:
@@ -169,6 +248,29 @@ def leave_out_damaged(
     Raises:
         ValueError: not one picture opens.
     """
+    return _sound(pictures, progress, ChosenPictures)
+
+
+def leave_out_damaged_masks(
+    pictures: MaskedPictures, progress: Callable[[int, int], None] | None = None
+) -> SoundPictures[MaskedPictures]:
+    """Decode every picture and mask once and keep those that open and fit.
+
+    Args:
+        pictures: one split.
+        progress: called with (done, total) after each picture.
+
+    Raises:
+        ValueError: not one picture opens and fits its mask.
+    """
+    return _sound(pictures, progress, ChosenMasks)
+
+
+def _sound(
+    pictures: P,
+    progress: Callable[[int, int], None] | None,
+    choose: Callable[[P, NDArray[np.int64]], P],
+) -> SoundPictures[P]:
     sound, damaged = [], []
     for index in range(len(pictures)):
         try:
@@ -180,6 +282,4 @@ def leave_out_damaged(
             progress(index + 1, len(pictures))
     if not sound:
         raise ValueError(f"none of the {len(pictures)} pictures opens; the first: {damaged[0]}")
-    return SoundPictures(
-        ChosenPictures(pictures, np.array(sound)) if damaged else pictures, tuple(damaged)
-    )
+    return SoundPictures(choose(pictures, np.array(sound)) if damaged else pictures, tuple(damaged))

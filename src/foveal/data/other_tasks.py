@@ -13,9 +13,6 @@ from foveal.data.imagefolder import subfolders
 from foveal.data.pictures import list_pictures, walk
 from foveal.data.splits import split_called
 
-# What the names of the two folders begin or end with, in lower case, without "_" and "-".
-_IMAGE_WORDS = ("image", "images", "img", "imgs", "pictures", "photos")
-_MASK_WORDS = ("mask", "masks", "gt", "gts", "groundtruth", "label", "labels", "annotations")
 _FEW_VALUES = 32
 
 
@@ -32,11 +29,6 @@ def is_voc_boxes(root: Path) -> bool:
 def is_coco(root: Path) -> bool:
     """COCO: ``annotations/*.json``."""
     return any((root / "annotations").glob("*.json"))
-
-
-def is_camvid(root: Path) -> bool:
-    """CamVid as SegNet distributes it: ``train`` and ``trainannot``."""
-    return _has(root, "train", "trainannot")
 
 
 def is_cityscapes(root: Path) -> bool:
@@ -76,17 +68,6 @@ def is_saliency(root: Path) -> bool:
     )
 
 
-def is_pairs(root: Path) -> bool:
-    """A folder of pictures beside a folder of masks, under the names in use for those.
-
-    They lie in the folder itself or in each split's.
-    """
-    return any(
-        _called(folder, _IMAGE_WORDS) and _called(folder, _MASK_WORDS)
-        for folder in _with_splits(root)
-    )
-
-
 def is_masks(root: Path) -> bool:
     """Label masks alone: pictures spread over the folders of three levels all look like masks."""
     below = subfolders(root)
@@ -122,15 +103,6 @@ def domains(root: Path) -> list[Path]:
 
 def _with_splits(root: Path) -> list[Path]:
     return [root, *(folder for folder in subfolders(root) if split_called(folder.name))]
-
-
-def _called(root: Path, words: tuple[str, ...]) -> bool:
-    """Return whether the name of a folder in the root begins or ends with one of the words."""
-    for folder in subfolders(root):
-        parts = folder.name.lower().replace("-", "_").split("_")
-        if parts[0] in words or parts[-1] in words or "".join(parts) in words:
-            return True
-    return False
 
 
 def _spread(paths: list[Path], most: int) -> list[Path]:

@@ -74,16 +74,17 @@ def open_picture(path: str | os.PathLike[str]) -> Image.Image:
     return decode(path)[0]
 
 
-def decode(path: str | os.PathLike[str]) -> tuple[Image.Image, str]:
+def decode(path: str | os.PathLike[str], *, upright: bool = True) -> tuple[Image.Image, str]:
     """Return what :func:`open_picture` does, and the picture's mode in the file.
 
     The mode is Pillow's word (``RGB``, ``L``, ``P``, ``CMYK``, ``I;16``), with ``, animated``
-    where the file holds several frames.
+    where the file holds several frames. Without ``upright`` rows and columns stay as they are
+    stored, which is how masks and boxes of a picture count them.
     """
-    with _opened(path) as stored:
+    with opened(path) as stored:
         stored.load()
         mode = stored.mode + (", animated" if _is_animated(stored) else "")
-        return upright_rgb(stored), mode
+        return (upright_rgb(stored) if upright else _to_rgb(stored)), mode
 
 
 def probe(path: str | os.PathLike[str]) -> None:
@@ -92,13 +93,17 @@ def probe(path: str | os.PathLike[str]) -> None:
     Raises:
         DamagedPictureError: as :func:`open_picture` does, but for truncated or damaged pixels.
     """
-    with _opened(path):
+    with opened(path):
         pass
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open a picture without decoding it; say of every error on the way what is damaged."""
+def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open a picture without decoding it; say of every error on the way what is damaged.
+
+    Raises:
+        DamagedPictureError: as :func:`open_picture`, also for what the block meets in decoding.
+    """
     if _PILLOW_WARNINGS not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:

@@ -4,12 +4,16 @@ What is drawn depends on the pictures' order in :class:`Found` (readers sort it)
 the seed, on nothing else.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foveal.data.masks import ChosenMasks, FoundMasks, MaskedPictures
 from foveal.data.parts import ChosenPictures, Found, StoredPictures
+
+P = TypeVar("P")
 
 SPLITS = ("train", "val", "test")
 
@@ -61,22 +65,75 @@ def make_splits(
     Raises:
         ValueError: a fraction out of range, or a class with too few pictures to divide.
     """
-    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+
+    def drawn(pool: StoredPictures, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+        return _draw_by_class(found, pool, fraction, rng)
+
+    fractions = (val_fraction, test_fraction)
+    return _complete(found.parts, found.origins, fractions, seed, drawn, ChosenPictures)
+
+
+def make_mask_splits(
+    found: FoundMasks, val_fraction: float, test_fraction: float, seed: int
+) -> tuple[dict[str, MaskedPictures], dict[str, str]]:
+    """Do the same for pictures with masks; draws do not look at what the pictures show.
+
+    Raises:
+        ValueError: a fraction out of range, or too few pictures to divide.
+    """
+
+    def drawn(pool: MaskedPictures, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+        if len(pool) < 2:
+            raise ValueError(
+                f"{found.root}: there are too few pictures for the splits that are to be drawn "
+                "from them; each split needs at least one picture"
+            )
+        return _draw(len(pool), fraction, rng)
+
+    fractions = (val_fraction, test_fraction)
+    return _complete(found.parts, found.origins, fractions, seed, drawn, ChosenMasks)
+
+
+def _complete(
+    parts: Mapping[str, P],
+    origins: Mapping[str, str],
+    fractions: tuple[float, float],
+    seed: int,
+    drawn: Callable[[P, float, np.random.Generator], NDArray[np.bool_]],
+    choose: Callable[[P, NDArray[np.int64]], P],
+) -> tuple[dict[str, P], dict[str, str]]:
+    """Return the three splits, as :func:`make_splits` says.
+
+    Args:
+        parts: what a layout has.
+        origins: what its parts are.
+        fractions: shares of the training pictures for validation, of all for testing.
+        seed: of both draws.
+        drawn: tells which pictures of a collection are drawn, bool [N].
+        choose: makes a collection of some pictures of another.
+    """
+    for name, fraction in zip(("val_fraction", "test_fraction"), fractions, strict=True):
         if not 0 < fraction < 1:
             raise ValueError(f"{name} must lie between 0 and 1, not {fraction}")
-    parts, origins = dict(found.parts), dict(found.origins)
+    val_fraction, test_fraction = fractions
+    parts, origins = dict(parts), dict(origins)
     if "train" not in parts and "all" not in parts:
-        return _evaluation_only(found)
+        return _evaluation_only(parts, origins, choose)
     rng = np.random.default_rng(seed)
+
+    def divide(pool: P, fraction: float) -> tuple[P, P]:
+        chosen = drawn(pool, fraction, rng)
+        return choose(pool, np.flatnonzero(~chosen)), choose(pool, np.flatnonzero(chosen))
+
     source = "all" if "all" in parts else "train"
     pool, origin = parts.pop(source), origins.pop(source)
     whole = origin
     if not parts:
-        pool, parts["test"] = _divide(found, pool, test_fraction, rng)
+        pool, parts["test"] = divide(pool, test_fraction)
         origins["test"] = f"{_percent(test_fraction)} of {whole}, drawn with seed {seed}"
         origin = f"the rest of {whole}"
     if "val" not in parts:
-        pool, parts["val"] = _divide(found, pool, val_fraction, rng)
+        pool, parts["val"] = divide(pool, val_fraction)
         origins["val"] = f"{_percent(val_fraction)} of {origin}, drawn with seed {seed}"
         origin = f"the rest of {whole}"
     if "test" not in parts:
@@ -86,11 +143,12 @@ def make_splits(
     return {s: parts[s] for s in SPLITS}, {s: origins[s] for s in SPLITS}
 
 
-def _evaluation_only(found: Found) -> tuple[dict[str, StoredPictures], dict[str, str]]:
-    parts, origins = dict(found.parts), dict(found.origins)
+def _evaluation_only(
+    parts: dict[str, P], origins: dict[str, str], choose: Callable[[P, NDArray[np.int64]], P]
+) -> tuple[dict[str, P], dict[str, str]]:
     there = ", ".join(origins[s] for s in SPLITS if s in origins)
     some = next(iter(parts.values()))
-    parts["train"] = ChosenPictures(some, np.arange(0))
+    parts["train"] = choose(some, np.arange(0))
     origins["train"] = f"none: the layout has only {there}"
     for split, other in (("val", "test"), ("test", "val")):
         if split not in parts:
@@ -132,10 +190,10 @@ def class_problems(found: Found, splits: dict[str, StoredPictures]) -> list[str]
     return problems
 
 
-def _divide(
+def _draw_by_class(
     found: Found, pictures: StoredPictures, fraction: float, rng: np.random.Generator
-) -> tuple[StoredPictures, StoredPictures]:
-    """Return the rest and the drawn pictures, class by class in the same proportion."""
+) -> NDArray[np.bool_]:
+    """Return which pictures are drawn, of each class in the same proportion."""
     groups = _groups(pictures.targets)
     drawn = np.zeros(len(pictures), dtype=bool)
     for group in np.unique(groups):
@@ -145,12 +203,18 @@ def _divide(
                 f"{found.root}: class {found.classes[group]!r} has too few pictures for the "
                 "splits that are to be drawn from it; each split needs at least one picture"
             )
-        count = min(max(int(fraction * len(members) + 0.5), 1), len(members) - 1)
-        # Uniform floats are the part of NumPy's generators whose stream is most settled.
-        order = np.argsort(rng.random(len(members)), kind="stable")
-        drawn[members[order[:count]]] = True
-    indices = np.arange(len(pictures))
-    return ChosenPictures(pictures, indices[~drawn]), ChosenPictures(pictures, indices[drawn])
+        drawn[members] = _draw(len(members), fraction, rng)
+    return drawn
+
+
+def _draw(size: int, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return which of some pictures are drawn; at least one stays on either side."""
+    count = min(max(int(fraction * size + 0.5), 1), size - 1)
+    # Uniform floats are the part of NumPy's generators whose stream is most settled.
+    order = np.argsort(rng.random(size), kind="stable")
+    drawn = np.zeros(size, dtype=bool)
+    drawn[order[:count]] = True
+    return drawn
 
 
 def _groups(targets: NDArray[Any]) -> NDArray[np.int64]:

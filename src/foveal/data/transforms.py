@@ -62,7 +62,7 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Return the network's input for one picture."""
-        return self.normalize(self.geometry()(_with_channels(image, self.channels)))
+        return self.normalize(self.geometry()(with_channels(image, self.channels)))
 
     def geometry(self) -> v2.Transform:
         """Return resize and centre crop."""
@@ -79,7 +79,8 @@ class Preprocess:
         return x
 
 
-def _with_channels(image: Image.Image, channels: int) -> Image.Image:
+def with_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Return a picture as grey (1) or RGB (3)."""
     return image.convert("L" if channels == 1 else "RGB")
 
 
@@ -118,6 +119,6 @@ class TrainTransform:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Return one augmented sample; draws from torch's global generator."""
-        x = self.picture(_with_channels(image, self.preprocess.channels))
+        x = self.picture(with_channels(image, self.preprocess.channels))
         x = self.preprocess.normalize(x)
         return self.erase(x) if self.erase is not None else x

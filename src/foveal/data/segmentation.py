@@ -1,0 +1,131 @@
+"""Pictures with label maps, ready to be trained on: any layout, always three splits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveal.data.classification import first_of
+from foveal.data.layouts import LAYOUTS, locate
+from foveal.data.masks import IGNORED, FoundMasks, LabelMap, MaskedPictures
+from foveal.data.splits import make_mask_splits
+from foveal.names import unknown
+
+__all__ = [
+    "IGNORED",
+    "LabelMap",
+    "MaskedPictures",
+    "SegmentationData",
+    "find_segmentation",
+    "read_segmentation",
+]
+
+
+@dataclass(frozen=True)
+class SegmentationData:
+    """Pictures, label maps and classes of a segmentation task.
+
+    Attributes:
+        layout: name of the layout that was read.
+        root: what was read; None for the built-in pictures.
+        classes: class names; a label is an index into them, 255 is ignored.
+        splits: the pictures of ``train``, ``val`` and ``test``. ``train`` is empty where a layout
+            has evaluation pictures alone.
+        origins: for each split one phrase that says where it came from.
+        colors: of the classes, uint8 [K, 3], for palettes of masks and overlays.
+        image_size: side of the square that networks see in training unless told otherwise,
+            pixels, where the layout suggests one.
+        notes: sentences to print beside results.
+    """
+
+    layout: str
+    root: str | None
+    classes: tuple[str, ...]
+    splits: Mapping[str, MaskedPictures]
+    origins: Mapping[str, str]
+    colors: NDArray[np.uint8] = field(compare=False)
+    image_size: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def require_training(self) -> None:
+        """Raise ValueError where there is nothing to train on, only to evaluate."""
+        if not len(self.splits["train"]):
+            raise ValueError(
+                f"{self.root}: there are no training pictures ({self.origins['train']}): "
+                "these data serve `foveal eval` only"
+            )
+
+
+def read_segmentation(
+    root: str | Path | None,
+    layout: str = "auto",
+    *,
+    labels: str | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+) -> SegmentationData:
+    """Read pictures with masks and make the splits that the layout does not have.
+
+    Masks are opened when a picture is, so wrong values in them are found then, by the probing of
+    headers not at all, and by ``foveal data check``.
+
+    Args:
+        root: folder; None for the built-in scenes.
+        layout: name of the layout, or ``auto`` to look.
+        labels: which labels, where the layout has several sets of them; None: the usual.
+        val_fraction: share of the training pictures for validation where no part is given.
+        test_fraction: share for testing where the layout has only one folder of pictures.
+        split_seed: of those two draws, which do not look at what the pictures show.
+
+    Raises:
+        FileNotFoundError: nothing at ``root``.
+        ValueError: an unknown layout, data of another task, no pictures, a picture or mask
+            without partner, or too few pictures to divide.
+    """
+    name, found = find_segmentation(root, layout, labels=labels)
+    if found.problems:
+        raise ValueError(first_of(found.problems))
+    splits, origins = make_mask_splits(found, val_fraction, test_fraction, split_seed)
+    return SegmentationData(
+        layout=name,
+        root=None if LAYOUTS[name].built_in else str(root),
+        classes=found.classes,
+        splits=splits,
+        origins=origins,
+        colors=found.colors,
+        image_size=found.image_size,
+        notes=found.notes,
+    )
+
+
+def find_segmentation(
+    root: str | Path | None, layout: str = "auto", *, labels: str | None = None
+) -> tuple[str, FoundMasks]:
+    """Return the layout's name and what its reader finds, before splits are made and checked.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_segmentation`.
+    """
+    name, path = locate(root, layout, "segment", default="scenes")
+    row = LAYOUTS[name]
+    options: dict[str, Any] = {}
+    if row.labels:
+        if labels is not None and labels not in row.labels:
+            raise ValueError(unknown("labels", labels, row.labels))
+        options["labels"] = labels
+    elif labels is not None:
+        raise ValueError(
+            f"{path or name}: the {row.title} layout has one set of labels: "
+            f"leave out data.labels {labels!r}"
+        )
+    read = row.reader("segment")
+    assert read is not None  # or locate() would have complained
+    found = read(**options) if path is None else read(path, **options)
+    assert isinstance(found, FoundMasks)
+    if not found.parts and not found.problems:
+        raise ValueError(f"{path}: no pictures in it")
+    return name, found
