@@ -127,20 +127,35 @@ def _collate(samples: Any) -> Any:
     return samples if isinstance(samples, DamagedPictureError) else default_collate(samples)
 
 
+def _collate_apart(samples: Any) -> Any:
+    if isinstance(samples, DamagedPictureError):
+        return samples
+    pictures, targets, indices = zip(*samples, strict=True)
+    return list(pictures), list(targets), torch.stack(indices)
+
+
 def make_loader(
     dataset: TransformedPictures | TransformedMasks,
     batches: BatchSampler,
     *,
     workers: int,
     pin_memory: bool = False,
+    stacked: bool = True,
 ) -> PictureLoader:
     """Return a loader of the sampler's batches: (x [B, C, H, W], target [B, ...], index [B]).
 
     Its worker processes draw nothing from the training process's random state.
+
+    Args:
+        dataset: the samples.
+        batches: which of them form which batch.
+        workers: processes that read pictures; 0 reads in this one.
+        pin_memory: whether the batches go to a GPU.
+        stacked: False keeps pictures and targets as lists of B tensors, whose sizes may differ.
     """
     return PictureLoader(
         dataset,
-        collate_fn=_collate,
+        collate_fn=_collate if stacked else _collate_apart,
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -6,16 +6,17 @@ The protocol by which segmentation papers test, as a function of any network tha
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 
 def class_probabilities(
-    model: nn.Module,
+    model: Callable[[Tensor], Any],
     pictures: Iterable[Tensor],
     *,
     window: int = 0,
@@ -60,7 +61,7 @@ def class_probabilities(
 
     Example:
         >>> x = torch.rand(2, 30, 50)
-        >>> (p,) = class_probabilities(nn.Identity(), [x], window=16, flip=False)
+        >>> (p,) = class_probabilities(torch.nn.Identity(), [x], window=16, flip=False)
         >>> torch.testing.assert_close(p, x.softmax(0))
     """
     stride = math.ceil(window * 2 / 3) if stride is None else stride
@@ -213,7 +214,7 @@ def _cut(
             yield _Window(whole, row, column, x[:, row : row + size[0], column : column + size[1]])
 
 
-def _look(model: nn.Module, batch: Sequence[_Window], flip: bool) -> None:
+def _look(model: Callable[[Tensor], Any], batch: Sequence[_Window], flip: bool) -> None:
     """Add what the network says about windows of one size to their scales."""
     x = torch.stack([window.x for window in batch])
     logits = _logits(model, x)
@@ -225,7 +226,7 @@ def _look(model: nn.Module, batch: Sequence[_Window], flip: bool) -> None:
         window.scale.add(window.row, window.column, probabilities)
 
 
-def _logits(model: nn.Module, x: Tensor) -> Tensor:
+def _logits(model: Callable[[Tensor], Any], x: Tensor) -> Tensor:
     with torch.no_grad():
         logits = model(x)
     if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[2:] != x.shape[2:]:

@@ -48,6 +48,7 @@ class ClassPredictions(Predictions):
     """What a classifier says about pictures; :meth:`save` writes contact sheets."""
 
     HEADER: ClassVar = ("path", "label", "probability")
+    OPENED: ClassVar = 64  # they form one batch
 
     items: tuple[Prediction, ...]
 

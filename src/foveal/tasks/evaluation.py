@@ -6,7 +6,7 @@ from typing import Literal
 
 from lightning import Trainer
 
-from foveal.config import ClassifyConfig, task_of
+from foveal.config import ClassifyConfig, SegmentConfig, SlidingConfig, task_of
 from foveal.tasks import make_setup
 from foveal.tasks.hardware import trainer_arguments
 from foveal.tasks.progress import progress_arguments, quiet_lightning
@@ -43,6 +43,7 @@ def evaluate(
     on_error: Literal["stop", "skip"] | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
     fgsm: float | None = None,
+    sliding: SlidingConfig | None = None,
 ) -> Evaluation:
     """Score a run's best weights.
 
@@ -60,10 +61,11 @@ def evaluate(
         device: None takes the run's.
         fgsm: strength of the fast gradient sign attack that gives ``accuracy_fgsm``, in [0, 1];
             0 is off, None takes the run's.
+        sliding: how a network for pixels looks at whole pictures; None takes the run's.
 
     Raises:
-        ValueError: no such run or split, data with other classes, or an attack where there is not
-            one class a picture.
+        ValueError: no such run or split, data with other classes, or what is of another task's
+            runs: an attack where there is not one class a picture, windows where there is.
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"the split must be train, val or test, not {split!r}")
@@ -73,6 +75,10 @@ def evaluate(
         if not isinstance(config, ClassifyConfig):
             raise ValueError(f"fgsm is of classify runs, and {folder} is of {task_of(config)}")
         config = dataclasses.replace(config, fgsm=fgsm)
+    if sliding is not None:
+        if not isinstance(config, SegmentConfig):
+            raise ValueError(f"sliding is of segment runs, and {folder} is of {task_of(config)}")
+        config = dataclasses.replace(config, sliding=sliding)
     data = config.data
     if root is not None:
         data = dataclasses.replace(data, root=str(root), layout=layout)

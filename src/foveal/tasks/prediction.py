@@ -27,8 +27,6 @@ Source = str | Path | Image.Image
 Picture = tuple[str, Image.Image]
 """Where a picture is (empty for one given as an object), and the picture."""
 
-BATCH_SIZE = 64
-
 PREDICTIONS = {
     "classify": ("foveal.tasks.classify_prediction", "ClassPredictions"),
     "segment": ("foveal.tasks.segment_prediction", "SegmentPredictions"),
@@ -46,6 +44,8 @@ class Predictions(Sequence[Any], ABC):
 
     HEADER: ClassVar[tuple[str, ...]]
     """Columns of ``predictions.csv``."""
+    OPENED: ClassVar[int]
+    """Pictures that are open at a time."""
 
     items: tuple[Any, ...]
     damaged: tuple[str, ...] = ()
@@ -121,9 +121,9 @@ def predict(
     found = [picture for source in sources for picture in _expand(source)]
     items: list[Any] = []
     damaged: list[str] = []
-    for start in range(0, len(found), BATCH_SIZE):
+    for start in range(0, len(found), kind.OPENED):
         opened: list[Picture] = []
-        for source in found[start : start + BATCH_SIZE]:
+        for source in found[start : start + kind.OPENED]:
             try:
                 opened.append(_open(source))
             except DamagedPictureError as error:

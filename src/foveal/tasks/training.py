@@ -227,6 +227,7 @@ class _Training:
                 self.config,
                 self.setup.classes,
                 self.setup.preprocess,
+                self.setup.weights_metadata(),
             )
         write_text(self.folder / "metrics.csv", _csv(task.history))
         row = task.history[-1]
@@ -301,7 +302,8 @@ def _check_same_run(folder: Path, config: TrainConfig) -> None:
 
 def _csv(rows: list[dict[str, float]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for row in rows for name in row))  # a score may be undefined
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
