@@ -10,7 +10,10 @@ from torch import nn
 import foveal.torchvision_check  # noqa: F401  (before timm)
 from foveal.layers.channel_attention import CBAM, SqueezeExcite
 from foveal.layers.coordinate_attention import CoordinateAttention
+from foveal.layers.mixed_pooling import MixedPooling
+from foveal.layers.pyramid_pooling import PyramidPooling
 from foveal.layers.sandglass import SandglassBlock
+from foveal.layers.strip_pooling import StripPooling
 from foveal.layers.triplet_attention import TripletAttention
 from foveal.names import unknown
 
@@ -18,8 +21,11 @@ __all__ = [
     "CBAM",
     "LAYERS",
     "CoordinateAttention",
+    "MixedPooling",
+    "PyramidPooling",
     "SandglassBlock",
     "SqueezeExcite",
+    "StripPooling",
     "TripletAttention",
     "create_layer",
 ]
@@ -44,6 +50,8 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
     "se": SqueezeExcite,
     "cbam": CBAM,
     "triplet": _triplet,
+    "strip": StripPooling,
+    "mixed": MixedPooling,
 }
 
 
@@ -51,7 +59,8 @@ def create_layer(name: str, channels: int, **kw: Any) -> nn.Module:
     """Build a shape-preserving layer for feature maps by name.
 
     Args:
-        name: a key of :data:`LAYERS`: ``coordinate``, ``se``, ``cbam`` or ``triplet``.
+        name: a key of :data:`LAYERS`: ``coordinate``, ``se``, ``cbam``, ``triplet``, ``strip`` or
+            ``mixed``.
         channels: C, channels of the map.
         **kw: further arguments of the layer, such as ``reduction``.
 

@@ -1,13 +1,11 @@
 """Networks by name: foveal's, registered with timm, and every one of timm's own.
 
 Importing this package registers foveal's classification networks, so that ``timm.create_model``
-knows them too.
+knows them too. Networks for other tasks are in :data:`TASK_NETWORKS`.
 """
 
-import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,21 @@ import foveal.torchvision_check  # noqa: F401  (before timm)
 # isort: split
 
 import timm
-import torch
-from timm.models import get_pretrained_cfg, is_model, model_entrypoint, split_model_name_tag
 from torch import nn
 
 from foveal.models import (  # noqa: F401  (they register their networks)
     attention_efficientnet,
     attention_resnet,
+    deeplabv3,
+    lraspp,
     mobilenext,
+    spnet,
 )
 from foveal.models.attention_mobilenetv2 import mobilenetv2
+from foveal.models.backbones import create_backbone, is_own
 from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
 from foveal.models.counting import Counts, count
 from foveal.models.input_size import check_input_size, nearest_valid_size
-from foveal.models.stem import build_with_stem, is_resnet
 from foveal.names import unknown
 
 __all__ = [
@@ -48,7 +47,11 @@ TASKS = ("classify", "segment", "detect", "dense")
 
 # Networks for tasks other than classification: name -> (task, what makes one). The factory gets
 # ``pretrained``, ``num_classes``, ``in_chans`` and the caller's further arguments.
-TASK_NETWORKS: dict[str, tuple[str, Callable[..., nn.Module]]] = {}
+TASK_NETWORKS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
+    "spnet": ("segment", spnet.spnet),
+    "deeplabv3": ("segment", deeplabv3.deeplabv3),
+    "lraspp": ("segment", lraspp.lraspp),
+}
 
 
 def create_model(
@@ -99,12 +102,21 @@ def create_model(
         if features_only:
             raise ValueError(f"features_only is for classification networks, which {name!r} is not")
         _, factory = TASK_NETWORKS[name]
+        known = [*signature(factory).parameters]
+        for key in kw:
+            if key not in known:
+                raise TypeError(unknown(f"{name} argument", key, known))
         network = factory(pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **kw)
     else:
         if features_only:
             kw["features_only"] = True
-        network = _create_backbone(
-            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **kw
+        network = create_backbone(
+            name,
+            pretrained=pretrained,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            known=TASK_NETWORKS,
+            **kw,
         )
     if state is not None:
         load_weights(network, state, f"the checkpoint {str(checkpoint_path)!r}")
@@ -127,88 +139,6 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     names = [name for name, (its_task, _) in TASK_NETWORKS.items() if task in (None, its_task)]
     if task in (None, "classify"):
         backbones = timm.list_models()
-        own = [name for name in backbones if _is_own(name)]
+        own = [name for name in backbones if is_own(name)]
         names += own if pattern == "*" else own + [n for n in backbones if n not in set(own)]
     return [name for name in names if fnmatchcase(name, pattern)]
-
-
-def _is_own(name: str) -> bool:
-    return model_entrypoint(split_model_name_tag(name)[0]).__module__.startswith("foveal.")
-
-
-def _create_backbone(name: str, *, pretrained: bool, **kw: Any) -> nn.Module:
-    """Build a network of timm's registry; say what is wrong in one sentence."""
-    if ":" not in name:  # timm's hf-hub: and local-dir: sources speak for themselves
-        _check_name(name)
-        if pretrained:
-            _check_weights(name, kw)
-    factory: Callable[..., nn.Module] = partial(timm.create_model, name, pretrained=pretrained)
-    takes_stem = ":" not in name and _is_own(name)
-    if "stem_stride" in kw and not takes_stem:
-        factory = partial(build_with_stem, factory)
-    try:
-        network = factory(**kw)
-    except TypeError as error:
-        fixed = re.search(r"multiple values for (?:keyword )?argument '(\w+)'", str(error))
-        if fixed and fixed[1] in kw:
-            raise TypeError(f"{fixed[1]} is fixed by the name {name!r}") from None
-        argument = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if argument is None or argument[1] not in kw:
-            raise
-        # What one class of a network takes, timm's other class for its features may not.
-        known = [known for known in _arguments(name) if known != argument[1]]
-        raise TypeError(unknown(f"{name} argument", argument[1], known)) from None
-    except OSError as error:
-        if not pretrained:
-            raise
-        reason = str(error).splitlines()[0]
-        raise OSError(
-            f"the published weights of {name!r} cannot be fetched ({reason.rstrip('.')}): connect "
-            "to the network once, or pass checkpoint_path"
-        ) from error
-    if pretrained and kw.get("stem_stride") == 1 and not takes_stem and is_resnet(network):
-        raise ValueError("the pretrained weights are for the 7x7 stem: leave stem_stride=1 out")
-    return network
-
-
-def _check_name(name: str) -> None:
-    architecture, tag = split_model_name_tag(name)
-    if not is_model(architecture):
-        known = [*TASK_NETWORKS, *timm.list_models()]
-        raise ValueError(unknown("model", architecture, known))
-    if tag:
-        known = timm.list_models(f"{architecture}.*", include_tags=True)
-        if name not in known:
-            raise ValueError(unknown("weights", name, known))
-
-
-def _check_weights(name: str, kw: dict[str, Any]) -> None:
-    overlay = kw.get("pretrained_cfg_overlay") or {}
-    file = overlay.get("file")
-    if file and not Path(file).is_file():
-        raise FileNotFoundError(f"there is no file of weights {str(file)!r}")
-    if overlay or kw.get("pretrained_cfg"):
-        return
-    config = get_pretrained_cfg(name)
-    if config is None or not config.has_weights:
-        raise ValueError(
-            f"there are no published weights for {name!r}: leave pretrained out, or pass "
-            "checkpoint_path"
-        )
-
-
-def _arguments(name: str) -> list[str]:
-    """Return the names of the arguments that a backbone takes, for the nearest of them."""
-    with torch.device("meta"):
-        network = timm.create_model(name)
-    makers = (create_model, model_entrypoint(split_model_name_tag(name)[0]), type(network))
-    # What a network's class asks for, such as its table of blocks, is what its name stands for.
-    names = [
-        key
-        for maker in makers
-        for key, parameter in signature(maker).parameters.items()
-        if maker is not makers[-1] or parameter.default is not parameter.empty
-    ]
-    if hasattr(network, "conv_stem") or is_resnet(network):
-        names.append("stem_stride")
-    return [p for p in dict.fromkeys(names) if p not in ("name", "kw", "kwargs")]

@@ -27,6 +27,7 @@ _ALLOWED: list[Any] = [
 # Where training scripts keep the weights in what they save, the usual name first.
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "module", "weights")
 _AVERAGES = ("state_dict_ema", "model_ema")  # timm's names for averaged weights beside them
+_COUNTER = ".num_batches_tracked"  # of BatchNorm
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
@@ -143,6 +144,19 @@ def compare(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) 
             if key in state and state[key].shape != value.shape
         },
     )
+
+
+def with_counters(
+    own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return ``state``, with counters of 0 for those of ``own`` if it has none at all.
+
+    Weights of before torch 0.4.1 do not count the batches that BatchNorm has seen.
+    """
+    if any(key.endswith(_COUNTER) for key in state):
+        return dict(state)
+    zero = torch.zeros((), dtype=torch.long, device="cpu")
+    return {**state, **{key: zero for key in own if key.endswith(_COUNTER)}}
 
 
 def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:

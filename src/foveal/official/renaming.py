@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from foveal.models.checkpoints import compare, some
+from foveal.models.checkpoints import compare, some, with_counters
 
 _logger = logging.getLogger(__name__)
 
 Modules = Mapping[str, str]  # authors' module name -> foveal's
-_COUNTER = ".num_batches_tracked"  # of BatchNorm, since torch 0.4.1
 
 
 def rename(key: str, modules: Modules) -> str:
@@ -49,7 +48,7 @@ def check_keys(
             the message lists them in the authors' names.
     """
     own = _official(template, modules)
-    misfit = compare(own, _with_counters(own, state))
+    misfit = compare(own, with_counters(own, state))
     if misfit.missing or misfit.unexpected:
         keys = dataclasses.replace(misfit, reshaped={})
         raise ValueError(f"the checkpoint's keys do not fit {what}: {keys}")
@@ -79,23 +78,13 @@ def load_renamed(
         ValueError: keys or shapes differ; the message lists them in the authors' names.
     """
     own = _official(network, modules)
-    counted = _with_counters(own, state)
+    counted = with_counters(own, state)
     misfit = compare(own, counted)
     if misfit:
         raise ValueError(f"the checkpoint does not fit {what}: {misfit}")
     network.load_state_dict({rename(key, modules): value for key, value in counted.items()})
     if len(counted) > len(state):
         _logger.warning("the checkpoint counts no batches: all num_batches_tracked are 0")
-
-
-def _with_counters(
-    own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Return ``state``, with counters of 0 if it has none at all."""
-    if any(key.endswith(_COUNTER) for key in state):
-        return dict(state)
-    zero = torch.zeros((), dtype=torch.long, device="cpu")
-    return {**state, **{key: zero for key in own if key.endswith(_COUNTER)}}
 
 
 def _dimensions(number: int) -> str:

@@ -1,0 +1,110 @@
+"""Backbones of segmentation networks: their strides, the levels that a head reads, their weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from foveal.models.backbones import create_backbone
+from foveal.models.checkpoints import (
+    find_state_dict,
+    load_weights,
+    read_checkpoint,
+    with_counters,
+)
+
+# timm's wrapper that keeps a network's own names, and what a few networks have instead: only their
+# class for feature maps can be dilated.
+_KINDS: tuple[dict[str, Any], ...] = ({"feature_cls": "getter"}, {})
+
+
+def segmentation_backbone(
+    name: str,
+    levels: Callable[[Sequence[int]], Sequence[int]],
+    *,
+    output_stride: int,
+    pretrained: bool = False,
+    checkpoint: str | Path = "",
+    **kw: Any,
+) -> nn.Module:
+    """Build a network for feature maps whose coarsest has a given stride.
+
+    Args:
+        name: of any classification network of foveal or timm.
+        levels: strides of all its maps, from fine to coarse, to the indices of those it returns.
+        output_stride: of the coarsest map; later stages are dilated instead of strided.
+        pretrained: load published weights.
+        checkpoint: weights of the classification network to load instead, .safetensors or a
+            state_dict of ``torch.save``; all but the classifier must fit.
+        **kw: arguments of the network, ``in_chans`` among them.
+
+    Returns:
+        The network; it returns a list of maps, which ``feature_info`` describes. Its modules have
+        the classification network's names, mostly under ``model.``.
+
+    Raises:
+        ValueError: an unknown name, a stride that the network cannot have, a checkpoint that does
+            not fit.
+        TypeError: an argument that the network does not have.
+        OSError: weights are missing.
+    """
+    state = find_state_dict(read_checkpoint(checkpoint)) if checkpoint else None
+    kind = {**_kind(name, output_stride, kw), **kw}
+    with torch.device("meta"):
+        indices = levels(_strides(name, kind))
+    backbone = create_backbone(
+        name, pretrained=pretrained, features_only=True, out_indices=tuple(indices), **kind
+    )
+    if state is not None:
+        _load(backbone, name, kw, state, f"the checkpoint {str(checkpoint)!r}")
+    return backbone
+
+
+def _kind(name: str, output_stride: int, kw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments with which the network's coarsest map has this stride."""
+    with torch.device("meta"):
+        strides = _strides(name, {**_KINDS[0], **kw})
+        if strides[-1] == output_stride:
+            return _KINDS[0]
+        for kind in _KINDS if strides[-1] > output_stride else ():
+            dilated = {**kind, "output_stride": output_stride}
+            try:
+                if _strides(name, {**dilated, **kw})[-1] == output_stride:
+                    return dilated
+            except Exception:  # networks refuse strides in ways of their own
+                continue
+    raise ValueError(
+        f"the backbone {name!r} cannot have output_stride={output_stride}: its maps have strides "
+        f"{', '.join(map(str, dict.fromkeys(strides)))}; give output_stride={strides[-1]}, or a "
+        "backbone that can be dilated, such as a ResNet or MobileNetV2"
+    )
+
+
+def _strides(name: str, kw: Mapping[str, Any]) -> list[int]:
+    strides: list[int] = create_backbone(name, features_only=True, **kw).feature_info.reduction()
+    return strides
+
+
+def _load(
+    backbone: nn.Module,
+    name: str,
+    kw: Mapping[str, Any],
+    state: Mapping[str, torch.Tensor],
+    source: str,
+) -> None:
+    """Load the weights of a classification network into its trunk, all of them."""
+    trunk = inner(backbone)
+    own = trunk.state_dict()
+    with torch.device("meta"):
+        whole = create_backbone(name, **kw).state_dict()
+    classifier = whole.keys() - own.keys()
+    given = with_counters(own, {k: v for k, v in state.items() if k not in classifier})
+    load_weights(trunk, given, source)
+
+
+def inner(backbone: nn.Module) -> nn.Module:
+    """Return the network itself, out of timm's wrapper for feature maps."""
+    model = getattr(backbone, "model", None)
+    return model if isinstance(model, nn.Module) else backbone
