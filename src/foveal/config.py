@@ -24,9 +24,11 @@ class DataConfig:
         root: folder, or .csv file, of the data; None trains on the built-in data.
         layout: how the folder is laid out; ``auto`` looks and says what it found.
         labels: which labels, where a layout has several sets of them, such as ``coarse`` of
-            CIFAR-100; None: its first, usually the finest.
-        image_size: side of the square the network sees, pixels; None: what the layout suggests
-            (28 for fashion, 32 for CIFAR), else 224, for segmentation 480.
+            CIFAR-100; None: its first.
+        domain: which domain of a layout that has several, such as ``night`` of scenes; None: its
+            first.
+        image_size: side of the square the network sees, pixels; None: the layout's own where it
+            has one (28 for fashion, 32 for CIFAR, 128 for scenes), else 224, for segmentation 480.
         batch_size: pictures per optimiser step and process (before accumulation); None: 64, for
             segmentation 16.
         workers: processes that read pictures; 0 reads in the training process. The result of a
@@ -51,6 +53,7 @@ class DataConfig:
     root: str | None = None
     layout: str = "auto"
     labels: str | None = None
+    domain: str | None = None
     image_size: int | None = None
     batch_size: int | None = None
     workers: int = 2

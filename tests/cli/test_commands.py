@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from foveal.cli import main
+from foveal.data.scenes.plan import SPLITS, plan
 
 TINY = ["--model", "test_efficientnet", "--data.batch_size", "6", "--data.workers", "0"]
 TINY += ["--device", "cpu", "--threads", "1", "--epochs", "1", "--data.image_size", "24"]
@@ -114,6 +115,63 @@ def test_models_and_data_check(folder, capsys):
     out = capsys.readouterr().out
     assert "imagefolder" in out
     assert "two words" in out
+
+
+@pytest.fixture
+def few_scenes(monkeypatch):
+    """Make the built-in scenes few, so that all can be drawn."""
+    for split in SPLITS:
+        monkeypatch.setitem(SPLITS, split, 100)
+    plan.cache_clear()
+    yield
+    plan.cache_clear()
+
+
+def test_scenes_are_checked_and_shown(few_scenes, tmp_path, capsys):
+    sheet = tmp_path / "new" / "sheet.png"
+    flags = ["scenes", "--domain", "noisy", "--labels", "fine", "--out", str(sheet)]
+    assert main(["data", "check", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "layout scenes, 100 classes" in out
+    assert "Ankle boot, hem" in out
+    assert "modes: RGB 300\nno problems" in out
+    assert out.endswith(f"wrote {sheet}\n")
+    with Image.open(sheet) as image:
+        assert image.size[0] > 500
+    sheet.unlink()
+    assert main(["data", "show", "scenes", "--count", "2", "--out", str(sheet)]) == 0
+    assert capsys.readouterr().out == f"wrote {sheet}\n"
+    with Image.open(sheet) as image:
+        assert image.size[1] > 2 * image.size[0]  # two columns with all labels below
+
+
+def test_any_folder_is_shown(folder, tmp_path, capsys):
+    sheet = tmp_path / "sheet.PNG"
+    flags = [str(folder), "--split", "test", "--count", "3", "--out", str(sheet)]
+    assert main(["data", "show", *flags]) == 0
+    assert sheet.exists()
+    capsys.readouterr()
+    assert "'Äpfel.jpg'" in failing(capsys, "data", "show", folder, "--out", "Äpfel.jpg")
+    assert "one domain" in failing(capsys, "data", "show", folder, "--domain", "night")
+    assert "leave out data.labels" in failing(capsys, "data", "check", folder, "--labels", "fine")
+
+
+def test_a_run_on_scenes_is_scored_on_another_domain(few_scenes, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    flags = [*TINY, "--data.layout", "scenes", "--max_steps", "1", "--out", out]
+    assert main(["train", "classify", *flags]) == 0
+    assert "built-in scenes, version 1, clean" in capsys.readouterr().out
+    scores = {}
+    for domain in ("clean", "night"):
+        assert main(["eval", out, "--data.domain", domain]) == 0
+        text = capsys.readouterr().out
+        assert f"100 pictures of split test: built-in scenes, version 1, {domain}" in text
+        scores[domain] = text.split("nll")[1]
+    assert scores["clean"] != scores["night"]
+    assert "did you mean 'night'" in failing(capsys, "eval", out, "--data.domain", "nigth")
+    flags = ["--data.layout", "scenes", "--data.domain", "night", "--print_config"]
+    assert main(["train", "classify", *flags]) == 0
+    assert "domain: night" in capsys.readouterr().out
 
 
 def test_wrong_commands_name_the_nearest(capsys):

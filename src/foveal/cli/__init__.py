@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("foveal.cli.export", "write a trained network to a file for other programs"),
     "models": ("foveal.cli.models", "list the networks that --model takes"),
     "data check": ("foveal.cli.data", "look through a data folder: counts, damage, duplicates"),
+    "data show": ("foveal.cli.data_show", "draw pictures of a data folder with their labels"),
 }
 """Word or words of a command -> its module and what it does, in one line."""
 

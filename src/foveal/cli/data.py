@@ -1,34 +1,89 @@
-"""``foveal data``: look at data before training on it."""
+"""``foveal data check``: look at data before training on it."""
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foveal.cli.parser import CommandParser
 
+if TYPE_CHECKING:
+    from foveal.data.check import DataReport
+    from foveal.data.check_masks import MaskReport
 
-def run(argv: Sequence[str]) -> int:
-    """Run the command; status 2 if a picture is damaged."""
-    parser = CommandParser(prog="foveal data check", description="Open every picture once.")
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which data are meant."""
     parser.add_argument(
-        "root", metavar="DIR", help="folder or .csv file; or a built-in set, such as fashion"
+        "root", metavar="DIR", help="folder or .csv file; or a built-in set, such as scenes"
     )
     parser.add_argument("--layout", default="auto")
     parser.add_argument("--labels", help="which labels, where the layout has several sets")
+    parser.add_argument("--domain", help="which domain, where the layout has several")
     parser.add_argument("--multi_label", action="store_true")
-    args = parser.parse_args(argv)
 
-    from foveal.data.check import check_classification
+
+def root_and_layout(args: argparse.Namespace) -> tuple[str | None, str]:
+    """Return the root, None for a built-in set, and the layout that are meant."""
     from foveal.data.layouts import LAYOUTS
-    from foveal.tasks.progress import reading_bar
 
     built_in = args.root in LAYOUTS and LAYOUTS[args.root].built_in
-    root, layout = (None, args.root) if built_in else (args.root, args.layout)
+    return (None, args.root) if built_in else (args.root, args.layout)
+
+
+def png_path(text: str) -> Path:
+    """Return the path of a picture to write; what a flag's ``type`` may be."""
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"a contact sheet is a .png file, not {text!r}")
+    return Path(text)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command; status 2 if a picture is damaged, or does not fit its mask."""
+    parser = CommandParser(prog="foveal data check", description="Open every picture once.")
+    add_data_arguments(parser)
+    parser.add_argument("--out", type=png_path, metavar="FILE", help="contact sheet to draw: PNG")
+    args = parser.parse_args(argv)
+
+    from foveal.tasks.progress import reading_bar
+
     with reading_bar("opening every picture") as progress:
-        report = check_classification(
-            root,
-            layout,
-            labels=args.labels,
-            multi_label=args.multi_label,
-            progress=progress,
-        )
+        report = _check(args, progress)
     print(report)
+    if args.out is not None:
+        from foveal.cli.data_show import write_contact_sheet
+
+        write_contact_sheet(args)
     return 2 if report.damaged else 0
+
+
+def serves_segmentation(root: str | None, layout: str) -> bool:
+    """Return whether data are made for segmentation."""
+    from foveal.data.layouts import LAYOUTS, detect
+
+    if layout == "auto" and root is not None:
+        layout = detect(Path(root).expanduser())
+    row = LAYOUTS.get(layout)
+    return row is not None and row.task == "segment" and row.read is not None
+
+
+def _check(
+    args: argparse.Namespace, progress: Callable[[int, int], None]
+) -> "DataReport | MaskReport":
+    root, layout = root_and_layout(args)
+    if serves_segmentation(root, layout):
+        from foveal.data.check_masks import check_segmentation
+
+        return check_segmentation(
+            root, layout, labels=args.labels, domain=args.domain, progress=progress
+        )
+    from foveal.data.check import check_classification
+
+    return check_classification(
+        root,
+        layout,
+        labels=args.labels,
+        domain=args.domain,
+        multi_label=args.multi_label,
+        progress=progress,
+    )

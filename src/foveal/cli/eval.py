@@ -14,6 +14,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--data.root", dest="root", help="data to score on; default: the run's own")
     parser.add_argument("--data.layout", dest="layout", default="auto", help="layout of that data")
+    parser.add_argument("--data.domain", dest="domain", help="which domain of several")
     parser.add_argument("--data.batch_size", dest="batch_size", type=int)
     parser.add_argument("--data.workers", dest="workers", type=int)
     parser.add_argument("--data.on_error", dest="on_error", choices=["stop", "skip"])
@@ -35,6 +36,7 @@ def run(argv: Sequence[str]) -> int:
         args.run,
         root=args.root,
         layout=args.layout,
+        domain=args.domain,
         split=args.split,
         batch_size=args.batch_size,
         workers=args.workers,

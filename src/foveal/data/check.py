@@ -2,16 +2,21 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
+
+from PIL import Image
 
 from foveal.data.classification import find_classification
 from foveal.data.layouts import LAYOUTS
 from foveal.data.parts import Found, StoredPictures
 from foveal.data.pictures import DamagedPictureError, printable
 from foveal.data.splits import class_counts, class_problems, make_splits, require_classes
+
+P = TypeVar("P", bound=Sized)
 
 _MOST_LINES = 10
 
@@ -63,12 +68,13 @@ class DataReport:
                 f"{len(self.classes)} classes",
                 *self._splits(),
                 *self._classes(),
-                *self._sizes_and_modes(),
-                *self._duplicates(),
-                *_block("not read", self.ignored),
-                *_block("notes", self.notes),
-                *_block("damaged", self.damaged_files),
-                *(_block("problems", self.problems) or ["no problems"]),
+                *size_lines(self.sizes),
+                *mode_lines("modes", self.modes),
+                *duplicate_lines(self.duplicates),
+                *block("not read", self.ignored),
+                *block("notes", self.notes),
+                *block("damaged", self.damaged_files),
+                *(block("problems", self.problems) or ["no problems"]),
             ]
         )
         return printable(text)
@@ -97,30 +103,13 @@ class DataReport:
                 lines.append(f"  {name:<{width}}" + "".join(f"{count:>8}" for count in row))
         return lines
 
-    def _sizes_and_modes(self) -> list[str]:
-        if not self.sizes:
-            return []
-        lines = []
-        for name, axis in (("width", 0), ("height", 1)):
-            sides = sorted(size[axis] for size, count in self.sizes.items() for _ in range(count))
-            lines.append(
-                f"{name}: min {sides[0]}, median {median(sides):g}, max {sides[-1]} pixels"
-            )
-        modes = ", ".join(f"{mode} {count}" for mode, count in sorted(self.modes.items()))
-        return [*lines, f"modes: {modes}"]
-
-    def _duplicates(self) -> list[str]:
-        groups = [
-            " = ".join(f"{where} ({split})" for split, where in group) for group in self.duplicates
-        ]
-        return _block("equal pictures (decoded pixels)", groups)
-
 
 def check_classification(
     root: str | Path | None,
     layout: str = "auto",
     *,
     labels: str | None = None,
+    domain: str | None = None,
     multi_label: bool = False,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -130,9 +119,10 @@ def check_classification(
     """Decode every picture once and report what the data hold.
 
     Args:
-        root: as :func:`read_classification`, and so the six arguments after it.
+        root: as :func:`read_classification`, and so the seven arguments after it.
         layout: name of the layout, or ``auto`` to look.
         labels: which labels, where the layout has several sets of them.
+        domain: which domain, where the layout has several.
         multi_label: whether a picture may show several classes or none.
         val_fraction: share drawn for validation.
         test_fraction: share drawn for testing.
@@ -143,21 +133,20 @@ def check_classification(
         FileNotFoundError, ValueError, ImportError: nothing can be read at all; what is wrong with
             data that can be read goes into the report's ``problems``.
     """
-    name, found = find_classification(root, layout, labels=labels, multi_label=multi_label)
+    name, found = find_classification(
+        root, layout, labels=labels, domain=domain, multi_label=multi_label
+    )
     splits, origins, problems = _splits(found, val_fraction, test_fraction, split_seed)
-    distinct = _distinct(splits)
+    distinct = distinct_splits(splits)
     seen = _look(distinct, progress)
     equal = [
         tuple((split, distinct[split].name(index)) for split, index in places)
         for places in seen.places.values()
         if len(places) > 1
     ]
-    across = [group for group in equal if len({split for split, _ in group}) > 1]
     if seen.damaged:
         problems.append(f"pictures that will not open: {len(seen.damaged)}")
-    if across:
-        example = " = ".join(f"{where} ({split})" for split, where in across[0])
-        problems.append(f"pictures found in more than one split: {len(across)}, such as {example}")
+    problems += found_in_several(equal)
     return DataReport(
         root=None if LAYOUTS[name].built_in else str(root),
         layout=name,
@@ -191,9 +180,9 @@ def _splits(
     return splits, origins, problems + class_problems(found, splits)
 
 
-def _distinct(splits: Mapping[str, StoredPictures]) -> dict[str, StoredPictures]:
+def distinct_splits(splits: Mapping[str, P]) -> dict[str, P]:
     """Leave out empty splits, and one that is another over again."""
-    distinct: dict[str, StoredPictures] = {}
+    distinct: dict[str, P] = {}
     for split, pictures in splits.items():
         if len(pictures) and not any(pictures is other for other in distinct.values()):
             distinct[split] = pictures
@@ -224,16 +213,57 @@ def _look(
             else:
                 seen.sizes[image.size] += 1
                 seen.modes[mode] += 1
-                pixels = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
-                pixels.update(image.tobytes())
-                seen.places.setdefault(pixels.digest(), []).append((split, index))
+                seen.places.setdefault(pixel_hash(image), []).append((split, index))
             done += 1
             if progress is not None:
                 progress(done, total)
     return seen
 
 
-def _block(title: str, lines: Sequence[str]) -> list[str]:
+def size_lines(sizes: Mapping[tuple[int, int], int]) -> list[str]:
+    """Return smallest, median and largest width and height as text.
+
+    Args:
+        sizes: (width, height) in pixels → number of pictures.
+    """
+    if not sizes:
+        return []
+    lines = []
+    for name, axis in (("width", 0), ("height", 1)):
+        sides = sorted(size[axis] for size, count in sizes.items() for _ in range(count))
+        lines.append(f"{name}: min {sides[0]}, median {median(sides):g}, max {sides[-1]} pixels")
+    return lines
+
+
+def mode_lines(title: str, modes: Mapping[str, int]) -> list[str]:
+    """Return the modes with their numbers as one line of text, or nothing."""
+    found = ", ".join(f"{mode} {count}" for mode, count in sorted(modes.items()))
+    return [f"{title}: {found}"] if found else []
+
+
+def duplicate_lines(groups: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
+    """Return groups of (split, name) of equal pictures as text."""
+    lines = [" = ".join(f"{where} ({split})" for split, where in group) for group in groups]
+    return block("equal pictures (decoded pixels)", lines)
+
+
+def found_in_several(groups: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
+    """Return a problem where equal pictures lie in different splits."""
+    across = [group for group in groups if len({split for split, _ in group}) > 1]
+    if not across:
+        return []
+    example = " = ".join(f"{where} ({split})" for split, where in across[0])
+    return [f"pictures found in more than one split: {len(across)}, such as {example}"]
+
+
+def pixel_hash(image: Image.Image) -> bytes:
+    """Return a hash of a picture's size and pixels."""
+    pixels = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
+    pixels.update(image.tobytes())
+    return pixels.digest()
+
+
+def block(title: str, lines: Sequence[str]) -> list[str]:
     """Return a headed list of at most ten lines, and how many more there are."""
     if not lines:
         return []

@@ -8,7 +8,6 @@ from typing import Any
 from foveal.data.layouts import LAYOUTS, locate
 from foveal.data.parts import Found, Pictures, StoredPictures
 from foveal.data.splits import class_problems, make_splits, require_classes
-from foveal.names import unknown
 
 __all__ = ["ClassificationData", "Pictures", "find_classification", "read_classification"]
 
@@ -24,7 +23,8 @@ class ClassificationData:
         splits: the pictures of ``train``, ``val`` and ``test``. ``train`` is empty where a layout
             has evaluation pictures alone.
         origins: for each split one phrase that says where it came from.
-        image_size: side of every picture, pixels, where the layout fixes it.
+        image_size: side that networks see unless told otherwise, pixels, where the layout suggests
+            one.
         multi_label: whether targets are float32 [N, K].
         notes: sentences to print beside results, such as how classes were numbered.
     """
@@ -52,6 +52,7 @@ def read_classification(
     layout: str = "auto",
     *,
     labels: str | None = None,
+    domain: str | None = None,
     multi_label: bool = False,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -63,6 +64,7 @@ def read_classification(
         root: folder or file; None for the built-in pictures.
         layout: name of the layout, or ``auto`` to look.
         labels: which labels, where the layout has several sets of them; None: its first.
+        domain: which domain, where the layout has several; None: its first.
         multi_label: whether a picture may show several classes or none.
         val_fraction: share of the training pictures for validation where no part is given.
         test_fraction: share for testing where the layout has only one folder of pictures.
@@ -74,7 +76,9 @@ def read_classification(
             a class that a split lacks, a class too small to divide, or files that are damaged.
         ImportError: the layout needs an extra that is not installed.
     """
-    name, found = find_classification(root, layout, labels=labels, multi_label=multi_label)
+    name, found = find_classification(
+        root, layout, labels=labels, domain=domain, multi_label=multi_label
+    )
     if found.problems:
         raise ValueError(first_of(found.problems))
     require_classes(found)
@@ -99,6 +103,7 @@ def find_classification(
     layout: str = "auto",
     *,
     labels: str | None = None,
+    domain: str | None = None,
     multi_label: bool = False,
 ) -> tuple[str, Found]:
     """Return the layout's name and what its reader finds, before splits are made and checked.
@@ -114,17 +119,9 @@ def find_classification(
     elif multi_label:
         raise ValueError(
             f"{path or name}: the {row.title} layout has one class a picture: "
-            "multi-label needs a .csv file"
+            "multi-label needs a .csv file, or the built-in scenes"
         )
-    if labels is not None and labels not in row.labels:
-        if row.labels:
-            raise ValueError(unknown("labels", labels, row.labels))
-        raise ValueError(
-            f"{path or name}: the {row.title} layout has one set of labels: "
-            f"leave out data.labels {labels!r}"
-        )
-    if row.labels:
-        options["labels"] = labels or row.labels[0]
+    options |= row.choices(path or name, labels, domain)
     read = row.reader("classify")
     assert read is not None  # or locate() would have complained
     found = read(**options) if path is None else read(path, **options)

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from foveal.data import (
+    ade20k,
     aircraft,
     camvid,
     cars,
     cifar,
+    cityscapes,
+    context,
     csv_labels,
     cub,
     fashion,
@@ -20,7 +23,9 @@ from foveal.data import (
     imagefolder,
     other_tasks,
     pairs,
+    scenes,
     usps,
+    voc,
 )
 from foveal.data.imagefolder import subfolders
 from foveal.data.masks import FoundMasks
@@ -43,6 +48,7 @@ class Layout:
         labels: names of its sets of labels, where it has several; ``read`` then takes ``labels``.
         multi_label: whether a picture may show several classes; ``read`` then takes
             ``multi_label``.
+        domains: names of its domains, where it has several; ``read`` then takes ``domain``.
         also: further tasks that can use it, each with its reader.
     """
 
@@ -53,6 +59,7 @@ class Layout:
     built_in: bool = False
     labels: tuple[str, ...] = ()
     multi_label: bool = False
+    domains: tuple[str, ...] = ()
     also: Mapping[str, Callable[..., Found | FoundMasks]] = field(default_factory=dict)
 
     def serves(self, task: str) -> bool:
@@ -63,10 +70,48 @@ class Layout:
         """Return what reads the layout for a task, if anything does."""
         return self.read if task == self.task else self.also.get(task)
 
+    def choices(self, where: object, labels: str | None, domain: str | None) -> dict[str, str]:
+        """Return the arguments of a reader for the labels and the domain that were asked for.
+
+        Args:
+            where: what is read, for the message.
+            labels: name of a set of labels; None leaves the choice to the reader.
+            domain: name of a domain; None leaves the choice to the reader.
+
+        Raises:
+            ValueError: an unknown name, or one where the layout has no choice.
+        """
+        chosen = {}
+        for option, value, known, one in (
+            ("labels", labels, self.labels, "one set of labels"),
+            ("domain", domain, self.domains, "one domain"),
+        ):
+            if value is None:
+                continue
+            if not known:
+                raise ValueError(
+                    f"{where}: the {self.title} layout has {one}: leave out data.{option} {value!r}"
+                )
+            if value not in known:
+                raise ValueError(unknown(option, value, known))
+            chosen[option] = value
+        return chosen
+
 
 # In this order folders are tried: the more particular layout first.
 LAYOUTS: dict[str, Layout] = {
     "fashion": Layout("built-in fashion", "classify", None, fashion.read, built_in=True),
+    "scenes": Layout(
+        "built-in scenes",
+        "classify",
+        None,
+        scenes.read,
+        built_in=True,
+        labels=scenes.LABELS,
+        multi_label=True,
+        domains=tuple(scenes.DOMAINS),
+        also={"segment": scenes.read_masks},
+    ),
     "cifar": Layout("CIFAR", "classify", cifar.detect, cifar.read, labels=cifar.LABELS),
     "idx": Layout("MNIST", "classify", idx.detect, idx.read),
     "usps": Layout("USPS", "classify", usps.detect, usps.read),
@@ -76,12 +121,15 @@ LAYOUTS: dict[str, Layout] = {
         "FGVC-Aircraft", "classify", aircraft.detect, aircraft.read, labels=aircraft.LABELS
     ),
     "flowers": Layout("Flowers-102", "classify", flowers.detect, flowers.read),
-    "voc": Layout("VOC", "segment", other_tasks.is_voc),
+    "context": Layout(
+        "Pascal Context", "segment", context.detect, context.read, labels=context.LABELS
+    ),
+    "voc": Layout("VOC", "segment", voc.detect, voc.read, labels=voc.LABELS),
     "voc_boxes": Layout("VOC", "detect", other_tasks.is_voc_boxes),
     "coco": Layout("COCO", "detect", other_tasks.is_coco),
     "camvid": Layout("CamVid", "segment", camvid.detect, camvid.read),
-    "cityscapes": Layout("Cityscapes", "segment", other_tasks.is_cityscapes),
-    "ade20k": Layout("ADE20K", "segment", other_tasks.is_ade20k),
+    "cityscapes": Layout("Cityscapes", "segment", cityscapes.detect, cityscapes.read),
+    "ade20k": Layout("ADE20K", "segment", ade20k.detect, ade20k.read),
     "bsds500": Layout("BSDS500", "dense", other_tasks.is_bsds500),
     "sk_large": Layout("SK-LARGE", "dense", other_tasks.is_sk_large),
     "yolo": Layout("YOLO", "detect", other_tasks.is_yolo),
@@ -170,6 +218,11 @@ def locate(
         raise ValueError(wrong_task(path, name))
     if path.is_file() and name not in _FILES:
         raise ValueError(f"{path}: the {row.title} layout is a folder, not a file")
+    if name == "masks":
+        raise ValueError(
+            f"{path}: these look like label masks alone: they must lie in a folder such as masks/ "
+            "beside one of their pictures such as images/, each called like its picture"
+        )
     if row.reader(task) is None:
         raise ValueError(f"{path}: layout {name!r} cannot be read by this version")
     below = path

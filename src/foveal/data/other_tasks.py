@@ -16,11 +16,6 @@ from foveal.data.splits import split_called
 _FEW_VALUES = 32
 
 
-def is_voc(root: Path) -> bool:
-    """Pascal VOC with masks: ``JPEGImages`` and ``SegmentationClass`` (or its variants)."""
-    return _has(root, "JPEGImages") and any(root.glob("Segmentation*"))
-
-
 def is_voc_boxes(root: Path) -> bool:
     """Pascal VOC with boxes alone: ``JPEGImages`` and ``Annotations``."""
     return _has(root, "JPEGImages", "Annotations")
@@ -29,16 +24,6 @@ def is_voc_boxes(root: Path) -> bool:
 def is_coco(root: Path) -> bool:
     """COCO: ``annotations/*.json``."""
     return any((root / "annotations").glob("*.json"))
-
-
-def is_cityscapes(root: Path) -> bool:
-    """Cityscapes: ``leftImg8bit`` or ``gtFine``."""
-    return _has(root, "leftImg8bit") or _has(root, "gtFine")
-
-
-def is_ade20k(root: Path) -> bool:
-    """ADE20K SceneParsing: ``images/training`` and ``annotations/training``."""
-    return _has(root, "images/training", "annotations/training")
 
 
 def is_bsds500(root: Path) -> bool:

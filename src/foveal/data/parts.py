@@ -171,7 +171,8 @@ class Found:
         parts: pictures by split, some of ``train``, ``val`` and ``test``; or ``all`` alone where
             the layout does not divide them.
         origins: for each part one phrase that says what it is: ``folder val/``.
-        image_size: side of every picture, pixels, where the layout fixes it.
+        image_size: side that networks see unless told otherwise, pixels, where the layout suggests
+            one: the pictures' own, or of scenes, whose sides differ, their middle.
         multi_label: whether targets are float32 [N, K].
         problems: sentences about what must be put right before training.
         notes: sentences about what a reader of results should know.

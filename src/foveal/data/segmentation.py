@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,6 @@ from foveal.data.classification import first_of
 from foveal.data.layouts import LAYOUTS, locate
 from foveal.data.masks import IGNORED, FoundMasks, LabelMap, MaskedPictures
 from foveal.data.splits import make_mask_splits
-from foveal.names import unknown
 
 __all__ = [
     "IGNORED",
@@ -64,19 +62,21 @@ def read_segmentation(
     layout: str = "auto",
     *,
     labels: str | None = None,
+    domain: str | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     split_seed: int = 0,
 ) -> SegmentationData:
     """Read pictures with masks and make the splits that the layout does not have.
 
-    Masks are opened when a picture is, so wrong values in them are found then, by the probing of
-    headers not at all, and by ``foveal data check``.
+    A mask is opened when its picture is; only then, or by ``foveal data check``, are wrong values
+    in it found.
 
     Args:
         root: folder; None for the built-in scenes.
         layout: name of the layout, or ``auto`` to look.
         labels: which labels, where the layout has several sets of them; None: the usual.
+        domain: which domain, where the layout has several; None: its first.
         val_fraction: share of the training pictures for validation where no part is given.
         test_fraction: share for testing where the layout has only one folder of pictures.
         split_seed: of those two draws, which do not look at what the pictures show.
@@ -86,7 +86,7 @@ def read_segmentation(
         ValueError: an unknown layout, data of another task, no pictures, a picture or mask
             without partner, or too few pictures to divide.
     """
-    name, found = find_segmentation(root, layout, labels=labels)
+    name, found = find_segmentation(root, layout, labels=labels, domain=domain)
     if found.problems:
         raise ValueError(first_of(found.problems))
     splits, origins = make_mask_splits(found, val_fraction, test_fraction, split_seed)
@@ -103,7 +103,11 @@ def read_segmentation(
 
 
 def find_segmentation(
-    root: str | Path | None, layout: str = "auto", *, labels: str | None = None
+    root: str | Path | None,
+    layout: str = "auto",
+    *,
+    labels: str | None = None,
+    domain: str | None = None,
 ) -> tuple[str, FoundMasks]:
     """Return the layout's name and what its reader finds, before splits are made and checked.
 
@@ -112,16 +116,7 @@ def find_segmentation(
     """
     name, path = locate(root, layout, "segment", default="scenes")
     row = LAYOUTS[name]
-    options: dict[str, Any] = {}
-    if row.labels:
-        if labels is not None and labels not in row.labels:
-            raise ValueError(unknown("labels", labels, row.labels))
-        options["labels"] = labels
-    elif labels is not None:
-        raise ValueError(
-            f"{path or name}: the {row.title} layout has one set of labels: "
-            f"leave out data.labels {labels!r}"
-        )
+    options = row.choices(path or name, labels, domain)
     read = row.reader("segment")
     assert read is not None  # or locate() would have complained
     found = read(**options) if path is None else read(path, **options)

@@ -176,6 +176,7 @@ class ClassifySetup(Setup):
             config.data.root,
             config.data.layout,
             labels=config.data.labels,
+            domain=config.data.domain,
             multi_label=config.multi_label,
             val_fraction=config.data.val_fraction,
             test_fraction=config.data.test_fraction,

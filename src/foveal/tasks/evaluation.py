@@ -37,6 +37,7 @@ def evaluate(
     *,
     root: str | Path | None = None,
     layout: str = "auto",
+    domain: str | None = None,
     split: Split = "test",
     batch_size: int | None = None,
     workers: int | None = None,
@@ -53,6 +54,8 @@ def evaluate(
         run: a run folder, or what :func:`foveal.train` returned.
         root: data to score on; None takes the run's own. Classes are matched by name.
         layout: layout of ``root``.
+        domain: which domain of the data, where they have several; None takes the run's own, or of
+            another ``root`` the first.
         split: ``train``, ``val`` or ``test``.
         batch_size: pictures per batch; None takes the run's.
         workers: reading processes; None takes the run's.
@@ -81,7 +84,9 @@ def evaluate(
         config = dataclasses.replace(config, sliding=sliding)
     data = config.data
     if root is not None:
-        data = dataclasses.replace(data, root=str(root), layout=layout)
+        data = dataclasses.replace(data, root=str(root), layout=layout, domain=None)
+    if domain is not None:
+        data = dataclasses.replace(data, domain=domain)
     if batch_size is not None:
         data = dataclasses.replace(data, batch_size=batch_size)
     if workers is not None:

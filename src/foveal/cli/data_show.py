@@ -1,0 +1,42 @@
+"""``foveal data show``: a contact sheet of a data set."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from foveal.cli.data import add_data_arguments, png_path, root_and_layout
+from foveal.cli.parser import CommandParser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = CommandParser(
+        prog="foveal data show",
+        description="Draw some pictures with their classes; of scenes, all labels and domains.",
+    )
+    add_data_arguments(parser)
+    parser.add_argument("--split", default="train", choices=["train", "val", "test"])
+    parser.add_argument("--count", type=int, default=24, help="number of pictures")
+    parser.add_argument("--seed", type=int, default=0, help="of their draw")
+    parser.add_argument(
+        "--out", type=png_path, metavar="FILE", default=Path("contact_sheet.png"), help="PNG"
+    )
+    write_contact_sheet(parser.parse_args(argv))
+    return 0
+
+
+def write_contact_sheet(args: argparse.Namespace) -> None:
+    """Draw the sheet, write it to ``args.out`` and say so."""
+    from foveal.data.classification import read_classification
+    from foveal.data.contact_sheet import contact_sheet
+    from foveal.files import replacing
+    from foveal.tasks.report import write_canvas
+
+    root, layout = root_and_layout(args)
+    data = read_classification(
+        root, layout, labels=args.labels, domain=args.domain, multi_label=args.multi_label
+    )
+    options = {name: getattr(args, name) for name in ("split", "count", "seed") if name in args}
+    with replacing(args.out) as path:
+        write_canvas(contact_sheet(data, **options), path)
+    print(f"wrote {args.out}")

@@ -1,0 +1,275 @@
+"""Looking at every picture and mask of a data set once, and telling what is there and wrong."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveal.data.check import (
+    block,
+    distinct_splits,
+    duplicate_lines,
+    found_in_several,
+    mode_lines,
+    pixel_hash,
+    size_lines,
+)
+from foveal.data.layouts import LAYOUTS
+from foveal.data.masks import (
+    IGNORED,
+    FoundMasks,
+    MaskedPictures,
+    SizesDifferError,
+    WrongLabelsError,
+)
+from foveal.data.pictures import DamagedPictureError, printable
+from foveal.data.segmentation import find_segmentation
+from foveal.data.splits import make_mask_splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskReport:
+    """What a segmentation data set holds; ``str()`` is the text to print.
+
+    Attributes:
+        root: what was read; None for the built-in pictures.
+        layout: name of the layout.
+        classes: class names.
+        origins: for each split one phrase that says where it came from.
+        pictures: for each split the number of pictures.
+        pixels: for each split the number of pixels of each class, and last of ignored ones.
+        showing: for each split the number of pictures that show each class.
+        sizes: (width, height) in pixels → number of pictures.
+        modes: Pillow's mode in the file → number of pictures.
+        mask_modes: the same of masks.
+        damaged_files: ``path: reason`` of every picture or mask that will not open.
+        sizes_differ: the same of every picture whose mask has another size.
+        wrong_labels: the same of every mask that has values which are no classes, or colours.
+        duplicates: groups of (split, name) of pictures whose decoded pixels are equal.
+        ignored: files that the layout does not read.
+        problems: sentences about what is to be put right; empty if all is well.
+        notes: sentences about what a reader of results should know.
+    """
+
+    root: str | None
+    layout: str
+    classes: tuple[str, ...]
+    origins: Mapping[str, str]
+    pictures: Mapping[str, int]
+    pixels: Mapping[str, tuple[int, ...]]
+    showing: Mapping[str, tuple[int, ...]]
+    sizes: Mapping[tuple[int, int], int]
+    modes: Mapping[str, int]
+    mask_modes: Mapping[str, int]
+    damaged_files: tuple[str, ...]
+    sizes_differ: tuple[str, ...]
+    wrong_labels: tuple[str, ...]
+    duplicates: tuple[tuple[tuple[str, str], ...], ...]
+    ignored: tuple[str, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a picture or mask will not open, or they do not fit each other."""
+        return bool(self.damaged_files or self.sizes_differ or self.wrong_labels)
+
+    def __str__(self) -> str:
+        """Return the report as text."""
+        text = "\n".join(
+            [
+                f"{self.root or 'built-in pictures'}: layout {self.layout}, "
+                f"{len(self.classes)} classes",
+                *(
+                    f"  {split:<5}  {self.pictures[split]:>8} pictures  {origin}"
+                    for split, origin in self.origins.items()
+                ),
+                *self._histogram(),
+                *size_lines(self.sizes),
+                *mode_lines("modes", self.modes),
+                *mode_lines("modes of masks", self.mask_modes),
+                *duplicate_lines(self.duplicates),
+                *block("not read", self.ignored),
+                *block("notes", self.notes),
+                *block("damaged", self.damaged_files),
+                *block("sizes that differ", self.sizes_differ),
+                *block("wrong labels", self.wrong_labels),
+                *(block("problems", self.problems) or ["no problems"]),
+            ]
+        )
+        return printable(text)
+
+    def _histogram(self) -> list[str]:
+        """Return a table of classes: share of the pixels that have one, pictures that show it."""
+        if not self.pixels:
+            return []
+        width = max(len(name) for name in ("ignored", *self.classes))
+        head = "".join(f"{split:>18}" for split in self.pixels)
+        lines = [
+            "share of labelled pixels, and pictures that show a class",
+            f"  {'':<{width}}{head}",
+        ]
+        labelled = {split: max(1, sum(counts[:-1])) for split, counts in self.pixels.items()}
+        for k, name in enumerate(self.classes):
+            cells = [
+                f"{100 * counts[k] / labelled[split]:>9.3f} %{self.showing[split][k]:>7}"
+                for split, counts in self.pixels.items()
+            ]
+            if any(counts[k] for counts in self.pixels.values()):
+                lines.append(f"  {name:<{width}}" + "".join(cells))
+        ignored = [
+            f"{100 * counts[-1] / max(1, sum(counts)):>9.3f} %{'':>7}"
+            for counts in self.pixels.values()
+        ]
+        lines.append(f"  {'ignored':<{width}}" + "".join(ignored).rstrip() + "  (of all pixels)")
+        return lines
+
+
+def check_segmentation(
+    root: str | Path | None,
+    layout: str = "auto",
+    *,
+    labels: str | None = None,
+    domain: str | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> MaskReport:
+    """Decode every picture and mask once and report what the data hold.
+
+    Args:
+        root: as :func:`read_segmentation`, and so the six arguments after it.
+        layout: name of the layout, or ``auto`` to look.
+        labels: which labels, where the layout has several sets of them.
+        domain: which domain, where the layout has several.
+        val_fraction: share drawn for validation.
+        test_fraction: share drawn for testing.
+        split_seed: seed of the draws.
+        progress: called with the number of pictures done and of all.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing can be read at all; what is wrong with data that can
+            be read goes into the report.
+    """
+    name, found = find_segmentation(root, layout, labels=labels, domain=domain)
+    splits, origins, problems = _splits(found, val_fraction, test_fraction, split_seed)
+    distinct = distinct_splits(splits)
+    seen = _look(distinct, len(found.classes), progress)
+    equal = tuple(
+        tuple((split, distinct[split].name(index)) for split, index in places)
+        for places in seen.places.values()
+        if len(places) > 1
+    )
+    for what, files in (
+        ("pictures or masks that will not open", seen.damaged),
+        ("pictures whose masks are of another size", seen.sizes_differ),
+        ("masks with wrong labels", seen.wrong_labels),
+    ):
+        if files:
+            problems.append(f"{what}: {len(files)}")
+    problems += found_in_several(equal)
+    return MaskReport(
+        root=None if LAYOUTS[name].built_in else str(root),
+        layout=name,
+        classes=found.classes,
+        origins=origins,
+        pictures={split: len(pictures) for split, pictures in splits.items()},
+        pixels={split: tuple(counts.tolist()) for split, counts in seen.pixels.items()},
+        showing={split: tuple(counts.tolist()) for split, counts in seen.showing.items()},
+        sizes=seen.sizes,
+        modes=seen.modes,
+        mask_modes=seen.mask_modes,
+        damaged_files=tuple(seen.damaged),
+        sizes_differ=tuple(seen.sizes_differ),
+        wrong_labels=tuple(seen.wrong_labels),
+        duplicates=equal,
+        ignored=found.ignored,
+        problems=tuple(problems),
+        notes=(*found.notes, *_class_notes(found, seen.showing)),
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one pass over all pictures shows; ``places`` are by the hash of decoded pixels."""
+
+    pixels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    showing: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    mask_modes: Counter[str] = field(default_factory=Counter)
+    damaged: list[str] = field(default_factory=list)
+    sizes_differ: list[str] = field(default_factory=list)
+    wrong_labels: list[str] = field(default_factory=list)
+    places: dict[bytes, list[tuple[str, int]]] = field(default_factory=dict)
+
+    def complain(self, error: DamagedPictureError) -> None:
+        """List a picture that cannot be used under what is wrong with it."""
+        kind = {SizesDifferError: self.sizes_differ, WrongLabelsError: self.wrong_labels}
+        kind.get(type(error), self.damaged).append(str(error))
+
+
+def _splits(
+    found: FoundMasks, val_fraction: float, test_fraction: float, seed: int
+) -> tuple[dict[str, MaskedPictures], dict[str, str], list[str]]:
+    """Return the splits, or the parts as found where they cannot be divided, and problems."""
+    problems = list(found.problems)
+    if not found.parts:
+        return {}, {}, problems
+    try:
+        splits, origins = make_mask_splits(found, val_fraction, test_fraction, seed)
+    except ValueError as error:
+        return dict(found.parts), dict(found.origins), [*problems, str(error)]
+    return splits, origins, problems
+
+
+def _look(
+    splits: Mapping[str, MaskedPictures],
+    num_classes: int,
+    progress: Callable[[int, int], None] | None,
+) -> _Seen:
+    seen = _Seen()
+    total, done = sum(len(pictures) for pictures in splits.values()), 0
+    for split, pictures in splits.items():
+        pixels = seen.pixels[split] = np.zeros(num_classes + 1, np.int64)
+        showing = seen.showing[split] = np.zeros(num_classes, np.int64)
+        for index in range(len(pictures)):
+            try:
+                image, labels, mode, mask_mode = pictures.decode(index)
+            except DamagedPictureError as error:
+                seen.complain(error)
+            else:
+                counts = np.bincount(labels.ravel(), minlength=IGNORED + 1)
+                pixels += [*counts[:num_classes], counts[IGNORED]]
+                showing += counts[:num_classes] > 0
+                seen.sizes[image.size] += 1
+                seen.modes[mode] += 1
+                seen.mask_modes[mask_mode] += 1
+                seen.places.setdefault(pixel_hash(image), []).append((split, index))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    return seen
+
+
+def _class_notes(found: FoundMasks, showing: Mapping[str, NDArray[np.int64]]) -> list[str]:
+    """Return sentences about classes that no picture, or no training picture, shows."""
+    if not showing:
+        return []
+    shown = {split: counts > 0 for split, counts in showing.items()}
+    never = _names(found, ~np.any(list(shown.values()), axis=0))
+    notes = [f"classes that no picture shows: {never}"] if never else []
+    for split, classes in shown.items():
+        names = _names(found, classes & ~shown.get("train", classes))
+        if names:
+            notes.append(f"classes that {split} shows, but no training picture: {names}")
+    return notes
+
+
+def _names(found: FoundMasks, which: NDArray[np.bool_]) -> str:
+    names = [found.classes[k] for k in np.flatnonzero(which)]
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
