@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from foveal.names import unknown
 
-Scalar = int | float | bool | str
+Scalar = int | float | bool | str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +227,8 @@ class TrainConfig:
         model: a registered name (``foveal models`` lists them); every timm name too.
         model_args: further arguments of the model, such as ``stem_stride: 1``.
         pretrained: start from published weights.
-        checkpoint: start from the weights in this file.
+        checkpoint: start from the weights in this file; of a network for segmentation they may be
+            those of its backbone alone.
         insert: layers put into the network after its weights are loaded, in this order, such as
             ``[{layer: coordinate, where: blocks, identity: true}]``.
         loss: name of the training loss: ``cross_entropy``, ``label_smoothing``,
@@ -262,7 +263,7 @@ class TrainConfig:
         out: the run folder; None makes a new one under ``runs/``.
     """
 
-    BATCH_SIZE: typing.ClassVar[int] = 64
+    DEFAULT_BATCH_SIZE = 64
 
     data: DataConfig = field(default_factory=DataConfig)
     model: str = "mobilenetv2_100_coordinate"
@@ -298,7 +299,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.data.batch_size is None:
-            data = dataclasses.replace(self.data, batch_size=self.BATCH_SIZE)
+            data = dataclasses.replace(self.data, batch_size=self.DEFAULT_BATCH_SIZE)
             object.__setattr__(self, "data", data)
         for name in ("epochs", "accumulate", "threads", "max_steps"):
             if getattr(self, name) is not None:
@@ -374,6 +375,7 @@ class SegmentConfig(TrainConfig):
         model: a network for segmentation: ``deeplabv3``, ``lraspp``, ``spnet``.
         backbone: its backbone, any classification network of foveal or timm; None: the network's
             own choice.
+        backbone_args: further arguments of the backbone, such as ``drop_path_rate: 0.1``.
         augment: random changes to training pictures and their masks.
         sliding: how whole pictures are looked at in validation, test and prediction.
         aux_weight: weight of the loss of the auxiliary head, where the network has one.
@@ -382,10 +384,11 @@ class SegmentConfig(TrainConfig):
             training pixels; every mask is opened once for that.
     """
 
-    BATCH_SIZE: typing.ClassVar[int] = 16
+    DEFAULT_BATCH_SIZE = 16
 
     model: str = "deeplabv3"
     backbone: str | None = None
+    backbone_args: dict[str, Scalar] = field(default_factory=dict)
     augment: SegmentAugmentConfig = field(default_factory=SegmentAugmentConfig)
     sliding: SlidingConfig = field(default_factory=SlidingConfig)
     aux_weight: float = 0.4

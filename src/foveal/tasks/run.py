@@ -151,6 +151,9 @@ def save_weights(
         "classes": json.dumps(list(classes), ensure_ascii=False),
         "preprocess": json.dumps(pre.to_dict()),
     }
+    if isinstance(config, SegmentConfig):
+        metadata["backbone"] = config.backbone or ""
+        metadata["backbone_args"] = json.dumps(dict(config.backbone_args))
     # Clones, because safetensors refuses tensors that share memory (tied weights).
     state = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -212,8 +215,13 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
     _check_task(config)
     checkpoint = find_state_dict(read_checkpoint(config.checkpoint)) if config.checkpoint else None
     arguments: dict[str, Any] = dict(config.model_args)
-    if isinstance(config, SegmentConfig) and config.backbone is not None:
-        arguments["backbone"] = config.backbone
+    if isinstance(config, SegmentConfig):
+        if config.backbone is not None:
+            arguments["backbone"] = config.backbone
+        if config.backbone_args:
+            arguments["backbone_args"] = config.backbone_args
+        if checkpoint is not None and not any(key.startswith("backbone.") for key in checkpoint):
+            arguments["backbone_checkpoint"], checkpoint = config.checkpoint, None
     model = create_model(
         config.model, pretrained=config.pretrained, num_classes=num_classes, **arguments
     )
@@ -248,8 +256,14 @@ def check_model_args(config: TrainConfig) -> None:
     for key in ("name", "pretrained", "num_classes", "checkpoint_path", "features_only"):
         if key in config.model_args:
             raise ValueError(f"model_args.{key} cannot be given: the data and the task decide it")
-    if "backbone" in config.model_args:
-        raise ValueError("model_args.backbone is --backbone: give it there")
+    elsewhere = {
+        "backbone": "backbone",
+        "backbone_args": "backbone_args",
+        "backbone_checkpoint": "checkpoint",
+    }
+    for key in elsewhere:
+        if key in config.model_args:
+            raise ValueError(f"model_args.{key} is --{elsewhere[key]}: give it there")
     if config.model_args.get("in_chans", 3) not in (1, 3):
         raise ValueError(
             "model_args.in_chans must be 1 (grey) or 3 (RGB), "

@@ -112,6 +112,14 @@ class SegmentTask(Task):
         loss: Tensor = self.loss(self.model(self.memory_format(x)), target)
         return loss
 
+    def remarks(self) -> tuple[str, ...]:
+        """Name the classes that the last scores leave out."""
+        absent = self.scores.absent
+        if not absent:
+            return ()
+        names = ", ".join(absent)
+        return (f"neither in the truth nor predicted, so left out of the mean: {names}",)
+
     def update_scores(self, batch: WholeBatch) -> None:
         """Add a batch of whole pictures to the scores."""
         pictures, targets, indices = batch
@@ -178,6 +186,7 @@ class SegmentSetup(Setup):
             config.data.root,
             config.data.layout,
             labels=config.data.labels,
+            domain=config.data.domain,
             val_fraction=config.data.val_fraction,
             test_fraction=config.data.test_fraction,
             split_seed=config.data.split_seed,

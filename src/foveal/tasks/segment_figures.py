@@ -63,7 +63,7 @@ def _pictures(task: SegmentTask, setup: SegmentSetup, folder: Path) -> Figure:
     )
     caption = (
         "Test pictures, tinted by the true and by the predicted class of each pixel; in the last "
-        "column wrong pixels are red, ignored ones grey."
+        "column wrong pixels are red, ignored ones dark."
     )
     if len(found) > len(named):
         caption += f" Named are {len(named)} of the {len(found)} classes shown."
@@ -81,11 +81,11 @@ def _predicted(
 
 
 def _mistakes(truth: LabelMap, labels: LabelMap) -> NDArray[np.uint8]:
-    """Return red where the prediction is wrong, grey where there is no truth, white elsewhere."""
+    """Return red where the prediction is wrong, dark where there is no truth, light elsewhere."""
     red = tuple(int(BAD[i : i + 2], 16) for i in (1, 3, 5))
-    pixels = np.full((*truth.shape, 3), 255, np.uint8)
+    pixels = np.full((*truth.shape, 3), 235, np.uint8)
     pixels[truth != labels] = red
-    pixels[truth == IGNORED] = 205
+    pixels[truth == IGNORED] = 150
     return pixels
 
 
@@ -102,7 +102,16 @@ def _class_bars(confusion: Tensor, setup: SegmentSetup, folder: Path) -> Figure:
     left.barh(rows, [scores[k] for k in order], color=ACCENT, height=0.72)
     right.barh(rows, [shares[k] for k in order], color="#c3cad1", height=0.72)
     for row, k in zip(rows, order, strict=True):
-        left.text(scores[k] + 0.01, row, f"{scores[k]:.3f}", va="center", fontsize=8, color=INK)
+        above_line = {"boxstyle": "square,pad=0.1", "facecolor": "white", "linewidth": 0}
+        left.text(
+            scores[k] + 0.01,
+            row,
+            f"{scores[k]:.3f}",
+            va="center",
+            fontsize=8,
+            color=INK,
+            bbox=above_line,
+        )
         share = f"{100 * shares[k]:.2g} %" if pixels[k] else "never true"
         right.text(shares[k] + 0.01, row, share, va="center", fontsize=8, color=INK)
     names = [short(setup.classes[k], 20) for k in order]

@@ -236,6 +236,10 @@ class Task(LightningModule):
         scores: dict[str, float] = self.scores.compute()
         return scores
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return sentences that a reader of the last scores should know."""
+        return ()
+
     def _finish_scores(self, prefix: str, scores: dict[str, float]) -> None:
         self.evaluated = {prefix + name: value for name, value in scores.items()}
         # Every rank holds the same numbers already: the metric's states were gathered.

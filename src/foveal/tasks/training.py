@@ -268,7 +268,10 @@ class _Training:
         )
         # Last: a folder with metrics.json is a finished run.
         write_json(self.folder / METRICS, metrics)
-        print("  ".join(f"{key} {value:.4f}" for key, value in scores.items()))
+        main = {key: value for key, value in scores.items() if "/iou/" not in key}
+        print("  ".join(f"{key} {value:.4f}" for key, value in main.items()))
+        for remark in self.task.remarks():
+            print(remark)
         print(f"report: {self.folder / 'report.html'}", flush=True)
 
 
