@@ -233,7 +233,9 @@ class Pair(nn.Module):
 
 def test_the_auxiliary_head_is_trained_with_its_weight(segment_config, monkeypatch):
     monkeypatch.setitem(TASK_NETWORKS, "pair", ("segment", Pair))
-    config = dataclasses.replace(segment_config, model="pair", backbone=None, aux_weight=0.25)
+    config = dataclasses.replace(
+        segment_config, model="pair", model_args={}, backbone=None, aux_weight=0.25
+    )
     setup = make_setup(config)
     task = setup.task()
     batch = next(iter(setup.loader("train", setup.batches("train"), augmented=True)))
