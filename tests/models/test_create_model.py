@@ -26,7 +26,7 @@ def test_no_name_of_ours_is_timms_own():
 
 def test_list_models_puts_ours_first_and_finds_timms_by_pattern():
     own = list_models()
-    assert own == list_models(task="classify")
+    assert own == list_models(task="segment") + list_models(task="classify")
     assert {"mobilenetv2_100_coordinate", "resnet18_triplet"} <= set(own)
     assert {"mobilenetv2_100", "resnet18"}.isdisjoint(own)
     both = list_models("mobilenetv2_100*")
@@ -44,11 +44,13 @@ def test_task_networks_come_first(monkeypatch):
     monkeypatch.setitem(foveal.models.TASK_NETWORKS, "stub", ("segment", factory))
     net = create_model("stub", num_classes=2, in_chans=5, width=3)
     assert net.weight.shape == (2, 5, 3, 3)
-    assert list_models(task="segment") == ["stub"]
+    assert list_models(task="segment") == ["spnet", "deeplabv3", "lraspp", "stub"]
     assert "stub" in list_models()
     assert "stub" not in list_models(task="classify")
     with pytest.raises(ValueError, match="features_only is for classification networks"):
         create_model("stub", features_only=True)
+    with pytest.raises(TypeError, match="unknown stub argument 'widht': did you mean 'width'"):
+        create_model("stub", widht=3)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from torch import nn
 
 from foveal.layers.strip_pooling import BatchNormOfMeans, strip_means
 
+torch.fx.wrap("strip_means")  # symbolic tracing knows it in its own file only
+
 
 class MixedPooling(nn.Module):
     """Add short-range and long-range context to a feature map: the paper's MPM.

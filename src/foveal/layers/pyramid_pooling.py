@@ -9,6 +9,8 @@ from torch import nn
 from foveal.layers.mixed_pooling import pooled
 from foveal.layers.strip_pooling import BatchNormOfMeans
 
+torch.fx.wrap("pooled")  # symbolic tracing knows it in its own file only
+
 
 class PyramidPooling(nn.Module):
     """Concatenate a feature map with its averages over grids of growing fineness.

@@ -30,6 +30,11 @@ def table(pattern: str = "*", *, task: str | None = None, published: bool = Fals
     if not names:
         if not list_models(task=task):
             raise ValueError(f"there are no networks for the task {task} in this version")
+        if published and (found := list_models(pattern, task=task)):
+            raise ValueError(
+                f"no published figures are known here of {', '.join(found[:5])}"
+                f"{' and others' if len(found) > 5 else ''}: leave published out"
+            )
         known = [*list_models(task=task), *list_models("?*", task=task)]
         raise ValueError(unknown("model", pattern, known))
     head = ["name", "input", "parameters", "multiply-adds"]

@@ -1,4 +1,4 @@
-"""Backbones of segmentation networks: their strides, the levels that a head reads, their weights."""
+"""Backbones of segmentation networks: strides, the levels that a head reads, weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -83,7 +83,8 @@ def _kind(name: str, output_stride: int, kw: Mapping[str, Any]) -> dict[str, Any
 
 
 def _strides(name: str, kw: Mapping[str, Any]) -> list[int]:
-    strides: list[int] = create_backbone(name, features_only=True, **kw).feature_info.reduction()
+    network: Any = create_backbone(name, features_only=True, **kw)
+    strides: list[int] = network.feature_info.reduction()
     return strides
 
 
