@@ -2,12 +2,21 @@
 
 import dataclasses
 import inspect
+import re
 import subprocess
 import sys
 
 import pytest
 
-from foveal.config import ClassifyConfig, DataConfig, Insertion, from_dict, task_of, to_dict
+from foveal.config import (
+    ClassifyConfig,
+    DataConfig,
+    Insertion,
+    SegmentAugmentConfig,
+    from_dict,
+    task_of,
+    to_dict,
+)
 from foveal.recipes import RECIPES
 
 
@@ -185,3 +194,18 @@ def test_multi_label_takes_nothing_that_needs_one_class_a_picture(values, messag
 def test_milestones_that_mean_nothing(changes, message):
     with pytest.raises(ValueError, match=message):
         ClassifyConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"min_scale": 0.0}, "augment.min_scale must be above 0 and at most augment.max_scale 2.0"),
+        ({"min_scale": 1.5, "max_scale": 1.2}, "at most augment.max_scale 1.2, not 1.5"),
+        ({"rotate": -1.0}, "augment.rotate must lie in [0, 180], not -1.0"),
+        ({"blur": 2.0}, "augment.blur must lie in [0, 1], not 2.0"),
+        ({"hflip": float("nan")}, "augment.hflip must lie in [0, 1], not nan"),
+    ],
+)
+def test_changes_of_pictures_with_masks_are_checked(fields, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        SegmentAugmentConfig(**fields)

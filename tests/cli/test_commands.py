@@ -156,6 +156,40 @@ def test_any_folder_is_shown(folder, tmp_path, capsys):
     assert "leave out data.labels" in failing(capsys, "data", "check", folder, "--labels", "fine")
 
 
+@pytest.fixture
+def masked(tmp_path):
+    """Return a folder of six pictures beside their masks."""
+    for name in ("images", "masks"):
+        (tmp_path / "masked" / name).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for k in range(6):
+        pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "masked" / "images" / f"{k}.png")
+        Image.fromarray(pixels[..., 0] // 100).save(tmp_path / "masked" / "masks" / f"{k}.png")
+    return tmp_path / "masked"
+
+
+def test_pictures_with_masks_are_checked_and_shown(masked, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    assert main(["data", "check", str(masked), "--out", str(sheet)]) == 0
+    out = capsys.readouterr().out
+    assert "layout pairs, 3 classes" in out
+    assert "share of labelled pixels, and pictures that show a class" in out
+    assert sheet.exists()
+    sheet.unlink()
+    assert main(["data", "show", str(masked), "--split", "val", "--out", str(sheet)]) == 0
+    assert sheet.exists()
+    capsys.readouterr()
+    Image.new("L", (30, 21)).save(masked / "masks" / "3.png")
+    assert main(["data", "check", str(masked)]) == 2
+    assert "sizes that differ: 1" in capsys.readouterr().out
+    (masked / "masks" / "4.png").unlink()
+    assert "there is no mask 4 in" in failing(capsys, "data", "show", masked, "--out", sheet)
+    assert "leave out data.labels" in failing(capsys, "data", "check", masked, "--labels", "fine")
+    alone = failing(capsys, "data", "check", masked / "masks")
+    assert "these pictures look like label masks" in alone
+
+
 def test_a_run_on_scenes_is_scored_on_another_domain(few_scenes, tmp_path, capsys):
     out = str(tmp_path / "run")
     flags = [*TINY, "--data.layout", "scenes", "--max_steps", "1", "--out", out]

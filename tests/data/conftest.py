@@ -1,12 +1,14 @@
 """Miniature data sets in temporary folders, and the real ones where they are at hand."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from foveal.data.scenes.plan import SPLITS, plan
 
 Painter = Callable[..., Path]
 
@@ -36,6 +38,46 @@ def paint_classes(paint: Painter) -> Callable[..., None]:
                 paint(f"{folder}/{name}/{k:03}.png", seed)
 
     return save
+
+
+@pytest.fixture
+def paint_mask(tmp_path: Path) -> Painter:
+    """Return a function that stores a mask whose rows are filled with the values in turn."""
+
+    def save(name: str, values, mode: str = "L", size: tuple[int, int] = (10, 8)) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = np.resize(np.asarray(values), size[1])
+        pixels = np.repeat(rows[:, None], size[0], axis=1)
+        image = Image.fromarray(pixels.astype(np.uint16 if mode == "I;16" else np.uint8))
+        if mode == "P":
+            image.putpalette([(7 * k + 90) % 256 for k in range(768)])  # colours unlike indices
+        image.save(path)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def paint_pairs(paint: Painter, paint_mask: Painter) -> Callable[..., None]:
+    """Return a function that stores pictures and masks of 0, 1 and 2 in two folders."""
+
+    def save(images: str, masks: str, stems, values=(0, 1, 2), seed: int = 0) -> None:
+        for k, stem in enumerate(stems):
+            paint(f"{images}/{stem}.png", seed + k)
+            paint_mask(f"{masks}/{stem}.png", values)
+
+    return save
+
+
+@pytest.fixture
+def few_scenes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make the built-in scenes few."""
+    for split, count in {"train": 6, "val": 4, "test": 4}.items():
+        monkeypatch.setitem(SPLITS, split, count)
+    plan.cache_clear()
+    yield
+    plan.cache_clear()
 
 
 @pytest.fixture

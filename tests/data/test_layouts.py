@@ -1,11 +1,28 @@
 import pytest
 
-from foveal.data.layouts import LAYOUTS, detect, wrong_task
+from foveal.data.layouts import LAYOUTS, detect, layouts_of, wrong_task
 
 
 def test_every_layout_of_classification_has_a_reader():
     for name, row in LAYOUTS.items():
         assert (row.task == "classify") <= (row.read is not None), name
+
+
+def test_a_layout_may_serve_several_tasks():
+    scenes = LAYOUTS["scenes"]
+    assert scenes.serves("classify")
+    assert scenes.serves("segment")
+    assert not scenes.serves("detect")
+    assert scenes.reader("segment") is not scenes.reader("classify")
+    assert LAYOUTS["coco"].serves("detect")
+    assert LAYOUTS["coco"].reader("detect") is None
+
+
+def test_layouts_of_a_task_are_those_that_it_reads():
+    known = ["scenes", "context", "voc", "camvid", "cityscapes", "ade20k", "pairs"]
+    assert sorted(layouts_of("segment")) == sorted(known)
+    assert "coco" not in layouts_of("detect")
+    assert {"fashion", "scenes", "csv", "imagefolder"} < {*layouts_of("classify")}
 
 
 def test_nothing_there_names_the_nearest(tmp_path):

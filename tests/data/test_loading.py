@@ -9,13 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from foveal.config import AugmentConfig
+from foveal.config import AugmentConfig, SegmentAugmentConfig
 from foveal.data.loading import (
+    TransformedMasks,
     TransformedPictures,
     leave_out_damaged,
+    leave_out_damaged_masks,
     make_loader,
     probe_all,
+    whole_batch_size,
 )
+from foveal.data.mask_transforms import MaskTrainTransform
 from foveal.data.pictures import DamagedPictureError
 from foveal.data.sampling import BatchSampler
 from foveal.data.transforms import Preprocess, TrainTransform
@@ -112,6 +116,83 @@ def test_a_damaged_picture_stops_the_loader_with_its_path():
     loader = make_loader(data, BatchSampler(10, 5, shuffle=False), workers=1)
     with pytest.raises(ValueError, match=r"noise/1\.png: truncated"):
         list(loader)
+
+
+class NoiseWithMasks:
+    """Ten random pictures with masks; those in ``damaged`` do not open; sizes as given."""
+
+    def __init__(self, damaged=(), sizes=((16, 12),)):
+        self.rng, self.damaged, self.sizes = np.random.default_rng(0), damaged, sizes
+
+    def __len__(self):
+        return 10
+
+    def size(self, index):
+        if index in self.damaged:
+            raise DamagedPictureError(self.name(index), "truncated")
+        return self.sizes[index % len(self.sizes)]
+
+    def load(self, index):
+        width, height = self.size(index)
+        rng = np.random.default_rng(index)
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        return Image.fromarray(pixels), rng.integers(0, 5, (height, width), dtype=np.uint8)
+
+    def probe(self, index):
+        self.size(index)
+
+    def name(self, index):
+        return f"noise/{index}.png"
+
+    def mask_name(self, index):
+        return f"mask/{index}.png"
+
+
+def with_masks(seed=0, **options):
+    transform = MaskTrainTransform(Preprocess(8), SegmentAugmentConfig())
+    return TransformedMasks(NoiseWithMasks(**options), transform, seed)
+
+
+def test_a_sample_with_its_mask_depends_on_seed_epoch_and_index_only():
+    data = with_masks()
+    first = data[(2, 5)]
+    data[(0, 1)]
+    torch.rand(7)
+    for a, b in zip(data[(2, 5)], first, strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(data[(3, 5)][1], first[1])
+    assert not torch.equal(with_masks(seed=1)[(2, 5)][1], first[1])
+    assert first[2] == 5
+
+
+def test_worker_processes_change_nothing_of_masks():
+    def batches(n):
+        return list(make_loader(with_masks(), BatchSampler(10, 3, shuffle=True, seed=4), workers=n))
+
+    for alone, helped in zip(batches(0), batches(1), strict=True):
+        assert alone[0].shape == (3, 3, 8, 8)
+        assert alone[1].shape == (3, 8, 8)
+        assert alone[1].dtype == torch.int64
+        for a, b in zip(alone, helped, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_masks_that_are_wrong_stop_the_loader_or_are_left_out():
+    loader = make_loader(with_masks(damaged=(1,)), BatchSampler(10, 5, shuffle=False), workers=1)
+    with pytest.raises(ValueError, match=r"noise/1\.png: truncated"):
+        list(loader)
+    with pytest.raises(ValueError, match=r"^noise/2\.png: truncated \(2 of 10 pictures will not"):
+        probe_all(NoiseWithMasks(damaged=(2, 7)))
+    sound = leave_out_damaged_masks(NoiseWithMasks(damaged=(0, 4)))
+    assert len(sound.pictures) == 8
+    assert sound.pictures.mask_name(0) == "mask/1.png"
+    assert sound.damaged == ("noise/0.png: truncated", "noise/4.png: truncated")
+
+
+def test_whole_pictures_form_batches_only_where_all_have_one_size():
+    assert whole_batch_size(NoiseWithMasks(), 8) == 8
+    assert whole_batch_size(NoiseWithMasks(sizes=((16, 12), (12, 16))), 8) == 1
+    assert whole_batch_size(NoiseWithMasks(sizes=(*[(16, 12)] * 9, (16, 13))), 8) == 1
 
 
 def test_a_reading_process_heeds_the_training_process_only():

@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from foveal.data.masks import FoundMasks, MaskFiles, label_table
 from foveal.data.parts import Found, PictureArray
 from foveal.data.splits import (
     class_counts,
     class_problems,
+    make_mask_splits,
     make_splits,
     require_classes,
     split_called,
@@ -135,3 +139,50 @@ def test_split_names():
         "test",
         None,
     ]
+
+
+def found_masks(**sizes) -> FoundMasks:
+    parts = {}
+    for name, size in sizes.items():
+        pairs = [(f"{name}/{k:02}.jpg", f"{name}/{k:02}.png") for k in range(size)]
+        parts[name] = MaskFiles(Path("data"), pairs, label_table(range(3)))
+    return FoundMasks(
+        root="data",
+        classes=("a", "b", "c"),
+        colors=np.zeros((3, 3), np.uint8),
+        parts=parts,
+        origins={name: f"folder {name}/" for name in parts},
+    )
+
+
+def test_pictures_with_masks_are_divided_without_looking_at_them():
+    found = found_masks(all=70)
+    splits, origins = make_mask_splits(found, 0.25, 0.1, seed=0)
+    # test: 10 % of 70, val: 25 % of the remaining 63, halves rounded up
+    assert {s: len(p) for s, p in splits.items()} == {"train": 47, "val": 16, "test": 7}
+    together = [name for pictures in splits.values() for name in names(pictures)]
+    assert sorted(together) == [f"data/all/{k:02}.jpg" for k in range(70)]
+    for pictures in splits.values():
+        for k in range(len(pictures)):
+            assert pictures.mask_name(k) == pictures.name(k).replace("jpg", "png")
+    assert origins["val"] == "25 % of the rest of folder all/, drawn with seed 0"
+    other, _ = make_mask_splits(found, 0.25, 0.1, seed=1)
+    assert names(other["test"]) != names(splits["test"])
+
+
+def test_own_parts_of_pictures_with_masks_are_kept():
+    found = found_masks(train=10, val=3)
+    splits, origins = make_mask_splits(found, 0.1, 0.1, seed=0)
+    assert splits["train"] is found.parts["train"]
+    assert splits["test"] is splits["val"] is found.parts["val"]
+    assert origins["test"] == "same pictures as val (the layout has no test part)"
+    splits, origins = make_mask_splits(found_masks(test=3), 0.1, 0.1, seed=0)
+    assert len(splits["train"]) == 0
+    assert origins["train"] == "none: the layout has only folder test/"
+
+
+def test_too_few_pictures_with_masks():
+    with pytest.raises(ValueError, match=r"^data: there are too few pictures for the splits"):
+        make_mask_splits(found_masks(all=2), 0.1, 0.1, seed=0)
+    splits, _ = make_mask_splits(found_masks(all=3), 0.1, 0.1, seed=0)
+    assert {s: len(p) for s, p in splits.items()} == {"train": 1, "val": 1, "test": 1}

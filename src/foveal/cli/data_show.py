@@ -3,16 +3,20 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from foveal.cli.data import add_data_arguments, png_path, root_and_layout
+from foveal.cli.data import add_data_arguments, png_path, root_and_layout, serves_segmentation
 from foveal.cli.parser import CommandParser
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = CommandParser(
         prog="foveal data show",
-        description="Draw some pictures with their classes; of scenes, all labels and domains.",
+        description="Draw pictures with their classes or masks; of scenes, all labels and domains.",
     )
     add_data_arguments(parser)
     parser.add_argument("--split", default="train", choices=["train", "val", "test"])
@@ -27,16 +31,28 @@ def run(argv: Sequence[str]) -> int:
 
 def write_contact_sheet(args: argparse.Namespace) -> None:
     """Draw the sheet, write it to ``args.out`` and say so."""
-    from foveal.data.classification import read_classification
-    from foveal.data.contact_sheet import contact_sheet
     from foveal.files import replacing
     from foveal.tasks.report import write_canvas
 
+    canvas = _draw(args)
+    with replacing(args.out) as path:
+        write_canvas(canvas, path)
+    print(f"wrote {args.out}")
+
+
+def _draw(args: argparse.Namespace) -> "Figure":
     root, layout = root_and_layout(args)
+    options = {name: getattr(args, name) for name in ("split", "count", "seed") if name in args}
+    if serves_segmentation(root, layout):
+        from foveal.data.mask_sheet import mask_sheet
+        from foveal.data.segmentation import read_segmentation
+
+        masked = read_segmentation(root, layout, labels=args.labels, domain=args.domain)
+        return mask_sheet(masked, **options)
+    from foveal.data.classification import read_classification
+    from foveal.data.contact_sheet import contact_sheet
+
     data = read_classification(
         root, layout, labels=args.labels, domain=args.domain, multi_label=args.multi_label
     )
-    options = {name: getattr(args, name) for name in ("split", "count", "seed") if name in args}
-    with replacing(args.out) as path:
-        write_canvas(contact_sheet(data, **options), path)
-    print(f"wrote {args.out}")
+    return contact_sheet(data, **options)

@@ -2,11 +2,15 @@
 
 from foveal.data.classification import ClassificationData, Pictures, read_classification
 from foveal.data.pictures import DamagedPictureError, open_picture
+from foveal.data.segmentation import MaskedPictures, SegmentationData, read_segmentation
 
 __all__ = [
     "ClassificationData",
     "DamagedPictureError",
+    "MaskedPictures",
     "Pictures",
+    "SegmentationData",
     "open_picture",
     "read_classification",
+    "read_segmentation",
 ]

@@ -44,7 +44,7 @@ def read(root: Path) -> FoundMasks:
         images, masks = root / "images" / name, root / "annotations" / name
         if not images.is_dir():
             continue
-        paired = pair_folders(images, masks)
+        paired = pair_folders(root, images, masks)
         problems += paired.problems
         ignored += paired.ignored
         if paired.pairs:

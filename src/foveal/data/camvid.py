@@ -50,7 +50,7 @@ def read(root: Path) -> FoundMasks:
             paired, origin = _listed(source, split), f"list {source.name}"
             ignored += unlisted(root / split, (Path(p).name for p, _ in paired.pairs))
         else:
-            paired = pair_folders(root / split, root / f"{split}annot")
+            paired = pair_folders(root, root / split, root / f"{split}annot")
             origin = f"folders {split}/ and {split}annot/"
         problems += paired.problems
         ignored += paired.ignored

@@ -64,7 +64,8 @@ def read(root: Path) -> FoundMasks:
         table, end = (label_table(range(len(_CLASSES))), _TRAIN_END) if masks else (raw, _RAW_END)
         masks = masks or _by_stem(root / _MASKS / split, _RAW_END)
         paired = Paired()
-        pair_stems(pictures, masks, (root / _PICTURES / split, root / _MASKS / split), paired)
+        folders = (root / _PICTURES / split, root / _MASKS / split)
+        pair_stems(root, pictures, masks, folders, paired)
         problems += paired.problems
         if paired.pairs:
             parts[split] = MaskFiles(root, paired.pairs, table)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from foveal.data.classification import ClassificationData
 from foveal.data.parts import StoredPictures
 from foveal.data.scenes import CLASSES, DOMAINS, Scene, ScenePictures, Scenes
+from foveal.data.segmentation import SegmentationData
 
 INK = "#1f2933"
-_COLUMNS, _CELL = 8, 1.5  # pictures in a row; side of a cell, inches
+COLUMNS, CELL = 8, 1.5  # pictures in a row; side of a cell, inches
 _PALETTE = np.array(  # ten colours that are told apart, by class or by item
     [
         (31, 119, 180),
@@ -48,23 +49,35 @@ def contact_sheet(
         DamagedPictureError: a picture will not open.
     """
     pictures = data.splits[split]
-    if count < 1:
-        raise ValueError(f"a contact sheet needs at least one picture, not {count}")
-    if not len(pictures):
-        raise ValueError(f"{data.root}: split {split} has no pictures: {data.origins[split]}")
-    order = np.argsort(np.random.default_rng(seed).random(len(pictures)), kind="stable")
-    chosen = [int(index) for index in order[:count]]
-    rows = -(-len(chosen) // _COLUMNS)
+    chosen = draw_indices(data, split, count, seed)
+    rows = -(-len(chosen) // COLUMNS)
     labelled: Sequence[Scene] = ()
     if isinstance(pictures, ScenePictures):
-        labelled = [pictures.scenes[index] for index in chosen[:_COLUMNS]]
+        labelled = [pictures.scenes[index] for index in chosen[:COLUMNS]]
     below = len(_LABELS) + len(DOMAINS) if labelled else 0
-    height = rows * (_CELL + 0.3) + below * _CELL + 0.4
-    canvas = Canvas(figsize=(_COLUMNS * _CELL + 0.9, height))
+    height = rows * (CELL + 0.3) + below * CELL + 0.4
+    canvas = Canvas(figsize=(COLUMNS * CELL + 0.9, height))
     _draw_pictures(canvas, pictures, data.classes, chosen, height)
     for column, scene in enumerate(labelled):
-        _draw_labels(canvas, scene, column, (below * _CELL) / height, below)
+        _draw_labels(canvas, scene, column, (below * CELL) / height, below)
     return canvas
+
+
+def draw_indices(
+    data: ClassificationData | SegmentationData, split: str, count: int, seed: int
+) -> list[int]:
+    """Return the indices of at most ``count`` pictures of a split, drawn without repetition.
+
+    Raises:
+        ValueError: as :func:`contact_sheet`.
+    """
+    size = len(data.splits[split])
+    if count < 1:
+        raise ValueError(f"a contact sheet needs at least one picture, not {count}")
+    if not size:
+        raise ValueError(f"{data.root}: split {split} has no pictures: {data.origins[split]}")
+    order = np.argsort(np.random.default_rng(seed).random(size), kind="stable")
+    return [int(index) for index in order[:count]]
 
 
 def _draw_pictures(
@@ -75,9 +88,9 @@ def _draw_pictures(
     height: float,
 ) -> None:
     for place, index in enumerate(chosen):
-        row, column = divmod(place, _COLUMNS)
-        top = height - 0.2 - row * (_CELL + 0.3)
-        axes = _cell(canvas, column, (top - _CELL - 0.25) / height, _CELL / height)
+        row, column = divmod(place, COLUMNS)
+        top = height - 0.2 - row * (CELL + 0.3)
+        axes = cell(canvas, column, (top - CELL - 0.25) / height, CELL / height)
         axes.imshow(pictures.load(index))
         target = pictures.targets[index]
         shown = np.flatnonzero(target) if target.ndim else [target]
@@ -91,20 +104,21 @@ def _draw_labels(canvas: Canvas, scene: Scene, column: int, top: float, rows: in
     """Draw one scene's labels, then its domains, from the top down."""
     step = top / rows
     for row, (name, draw) in enumerate(_LABELS.items()):
-        axes = _cell(canvas, column, top - (row + 1) * step, step)
+        axes = cell(canvas, column, top - (row + 1) * step, step)
         draw(axes, scene)
         _name_row(axes, name, column)
     for row, domain in enumerate(DOMAINS, len(_LABELS)):
-        axes = _cell(canvas, column, top - (row + 1) * step, step)
+        axes = cell(canvas, column, top - (row + 1) * step, step)
         again = Scenes(scene.split, domain=domain, seed=scene.seed)[scene.index]
         axes.imshow(again.image)
         _name_row(axes, domain, column)
 
 
-def _cell(canvas: Canvas, column: int, bottom: float, height: float) -> Axes:
-    width = _COLUMNS * _CELL + 0.9
-    left, gap = (0.8 + column * _CELL) / width, 0.02
-    share = _CELL / width
+def cell(canvas: Canvas, column: int, bottom: float, height: float) -> Axes:
+    """Return axes for a picture in a column; ``bottom`` and ``height`` are shares of the canvas."""
+    width = COLUMNS * CELL + 0.9
+    left, gap = (0.8 + column * CELL) / width, 0.02
+    share = CELL / width
     axes = canvas.add_axes(
         (left + share * gap, bottom + height * gap, share * (1 - 2 * gap), height * (1 - 2 * gap))
     )

@@ -16,7 +16,7 @@ class Paired:
     """Pictures with their masks, and what is wrong with the rest.
 
     Attributes:
-        pairs: (picture, mask), absolute or relative to what the caller says.
+        pairs: (picture, mask), relative to the root.
         problems: a sentence for each picture or mask without partner.
         ignored: files that are no pictures.
     """
@@ -26,15 +26,22 @@ class Paired:
     ignored: list[str] = field(default_factory=list)
 
 
-def pair_folders(pictures: Path, masks: Path) -> Paired:
-    """Pair the pictures of two folders and their subfolders by equal stems, in sorted order."""
+def pair_folders(root: Path, pictures: Path, masks: Path) -> Paired:
+    """Pair the pictures of two folders and their subfolders by equal stems, in sorted order.
+
+    Args:
+        root: folder that both are below.
+        pictures: folder of the pictures.
+        masks: folder of the masks; there need not be one.
+    """
     paired = Paired()
     by_stem, masks_by_stem = (_by_stem(folder, paired) for folder in (pictures, masks))
-    pair_stems(by_stem, masks_by_stem, (pictures, masks), paired)
+    pair_stems(root, by_stem, masks_by_stem, (pictures, masks), paired)
     return paired
 
 
 def pair_stems(
+    root: Path,
     pictures: Mapping[str, Path],
     masks: Mapping[str, Path],
     folders: tuple[Path, Path],
@@ -43,6 +50,7 @@ def pair_stems(
     """Add the pairs of equal stems, and a problem for each picture or mask without partner.
 
     Args:
+        root: folder that all are below.
         pictures: by stem.
         masks: by stem.
         folders: where both were looked for.
@@ -58,7 +66,8 @@ def pair_stems(
                 f"{printable(masks[stem])}: there is no picture {printable(stem)} in {folders[0]}"
             )
         else:
-            paired.pairs.append((str(pictures[stem]), str(masks[stem])))
+            picture, mask = (str(f[stem].relative_to(root)) for f in (pictures, masks))
+            paired.pairs.append((picture, mask))
 
 
 def listed_pairs(path: Path) -> Iterator[tuple[str, str | None]]:
@@ -104,7 +113,7 @@ def require_files(root: Path, source: Path, paired: Paired) -> None:
 
 def _by_stem(folder: Path, paired: Paired) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in walk(folder):
+    for path in walk(folder) if folder.is_dir() else ():
         stem = str(path.relative_to(folder).with_suffix(""))
         if not is_picture_name(path.name):
             paired.ignored.append(str(path))

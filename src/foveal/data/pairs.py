@@ -47,7 +47,7 @@ def read(root: Path) -> FoundMasks:
             that show fewer than two classes.
     """
     folders = _folders(root)
-    paired = {split: pair_folders(both.images, both.masks) for split, both in folders.items()}
+    paired = {split: pair_folders(root, both.images, both.masks) for split, both in folders.items()}
     if not any(part.pairs for part in paired.values()):
         problems = [problem for part in paired.values() for problem in part.problems]
         raise ValueError(problems[0] if problems else f"{root}: no pictures in it")
@@ -139,7 +139,7 @@ def _classes(root: Path, paired: dict[str, Paired]) -> tuple[tuple[str, ...], tu
         _require_two(root, names, f"{_NAMES} has")
         return names, ()
     pairs = [pair for part in paired.values() for pair in part.pairs]
-    seen = _values([mask for _, mask in pairs])
+    seen = _values([root / mask for _, mask in pairs])
     names = tuple(str(k) for k in range(1 + int(np.flatnonzero(seen[:IGNORED]).max(initial=-1))))
     _require_two(root, names, f"the {len(pairs)} masks show", seen)
     note = (
@@ -149,7 +149,7 @@ def _classes(root: Path, paired: dict[str, Paired]) -> tuple[tuple[str, ...], tu
     return names, (note,)
 
 
-def _values(paths: list[str]) -> NDArray[np.bool_]:
+def _values(paths: list[Path]) -> NDArray[np.bool_]:
     """Return which values the masks have that open, bool [256]; raise if none does."""
     seen, damage = np.zeros(256, bool), []
     for path in paths:

@@ -6,11 +6,18 @@ from foveal.data.scenes.exact import Draws
 
 
 def test_draws_are_those_of_numpys_generator():
-    draws, numpy = Draws(3, 4), np.random.Generator(np.random.PCG64(np.random.SeedSequence((3, 4))))
+    sequence = np.random.SeedSequence((exact.SALT, 2, 3, 4))
+    draws, numpy = Draws(3, 4), np.random.Generator(np.random.PCG64(sequence))
     assert [draws.number() for _ in range(5)] == [numpy.random() for _ in range(5)]
     low = Draws(3, 4).number(-2, 6)
     assert low == -2 + 8 * Draws(3, 4).number()
     assert Draws(3, 4).bytes(3, 5).tolist() != Draws(4, 3).bytes(3, 5).tolist()
+
+
+def test_other_keys_are_other_streams():
+    keys = [(), (0,), (0, 0), (0, 0, 0), (1,), (0, 1), (1, 0)]
+    first = {Draws(*key).number() for key in keys} | {np.random.default_rng(0).random()}
+    assert len(first) == len(keys) + 1
 
 
 def test_whole_numbers_are_even():

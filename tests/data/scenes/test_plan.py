@@ -28,6 +28,8 @@ def test_no_order_by_class():
     fine = plan("train", 0).fine[:, 0]
     assert (np.diff(fine) == 1).sum() < 200
     assert np.bincount(fine[:500] // 10, minlength=10).min() > 25
+    shuffled = fine[np.argsort(np.random.default_rng(0).random(6000), kind="stable")]
+    assert np.bincount(shuffled[:500] // 10, minlength=10).min() > 25
 
 
 def test_seeds_and_splits_are_different_scenes():

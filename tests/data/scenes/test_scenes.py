@@ -13,10 +13,10 @@ from scipy import ndimage
 from foveal.data.scenes import CLASSES, DOMAINS, FINE_CLASSES, VERSION, Scene, Scenes
 
 DIGESTS = {
-    "clean": "48f55ae0610cc005",
-    "sketch": "875084082ed0d727",
-    "night": "fec1cffc26630d73",
-    "noisy": "a4b42a02b99c84a7",
+    "clean": "24cb2d8f2aff6f7c",
+    "sketch": "11ff5bcdcbb06596",
+    "night": "5e1a4f3dcc5a7134",
+    "noisy": "998c14fd6b4f0251",
 }
 
 LABELS = ("semantic", "instances", "boxes", "saliency", "boundaries", "skeleton")

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 """float32 wherever pixels are meant."""
 
+SALT = 0x5CE9E5
+"""First word of every key."""
+
 WHOLE = 64
 """Sum of the weights of one row of a matrix made here."""
 
@@ -30,7 +33,10 @@ class Draws:
     """
 
     def __init__(self, *key: int) -> None:
-        self._raw = np.random.PCG64(np.random.SeedSequence(key)).random_raw
+        # A seed sequence takes 0, (0,) and (0, 0) for the same; and default_rng(0), with which
+        # people shuffle, must not be the stream that put the classes in order.
+        sequence = np.random.SeedSequence((SALT, len(key), *key))
+        self._raw = np.random.PCG64(sequence).random_raw
 
     def number(self, low: float = 0.0, high: float = 1.0) -> float:
         """Return a number in [low, high)."""

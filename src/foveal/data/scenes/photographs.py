@@ -12,7 +12,7 @@ from foveal.data.parts import PictureArray
 from foveal.data.scenes.exact import WHOLE, Floats, enlarging
 
 SIDE = 28
-PAD = 2  # empty pixels around a photograph, where smooth contours run out
+PAD = 4  # empty pixels around a photograph: also the coarsest map has one of them around the item
 FACTOR = 4  # how much finer the stored maps are than the photograph
 FIELD = (SIDE + 2 * PAD) * FACTOR
 
