@@ -134,11 +134,12 @@ def test_pictures_ignored_as_a_whole_do_no_harm(segment_config, paint_patches, t
     root = paint_patches(tmp_path / "data")
     for split in ("train", "val", "test"):
         for path in sorted((root / split / "masks").iterdir())[:2]:
-            size = Image.open(path).size
+            with Image.open(path) as mask:
+                size = mask.size
             Image.new("L", size, 255).save(path)
     changed = replaced(segment_config, root=str(root), batch_size=1, max_steps=6)
     run = foveal.train(changed)
-    rows = list(csv.DictReader((run.path / "metrics.csv").open()))
+    rows = list(csv.DictReader((run.path / "metrics.csv").read_text().splitlines()))
     assert all(np.isfinite(float(row["train/loss"])) for row in rows)
     assert 0 <= run.metrics["test/miou"] <= 1
 
@@ -321,7 +322,8 @@ def test_a_network_for_pixels_is_not_for_classification(config):
 def spoiled(root, how):
     image, mask = (sorted((root / "train" / part).iterdir())[0] for part in ("images", "masks"))
     if how == "value":
-        array = np.array(Image.open(mask))
+        with Image.open(mask) as stored:
+            array = np.array(stored)
         array[0, :3] = 7
         Image.fromarray(array).save(mask)
     elif how == "size":

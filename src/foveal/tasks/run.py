@@ -291,4 +291,5 @@ def _check_task(config: TrainConfig) -> None:
 def _input_size(config: TrainConfig) -> tuple[int, int, int] | None:
     """Return (C, H, W) of the run's pictures; None where the network has to say."""
     side = config.data.image_size
-    return None if side is None else (int(config.model_args.get("in_chans", 3)), side, side)
+    channels = 1 if config.model_args.get("in_chans") == 1 else 3
+    return None if side is None else (channels, side, side)
