@@ -1,6 +1,8 @@
 """Sliding windows against the protocol written out in NumPy."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -188,3 +190,27 @@ def test_scales_that_cannot_be(scales):
 def test_a_network_that_is_not_dense(model, found):
     with pytest.raises(ValueError, match=rf"logits \[B, K, 20, 30\] .* {found}"):
         next(class_probabilities(model, pictures()[:1]))
+
+
+MEASURE = """
+import resource, torch
+from foveal.models.sliding_window import class_probabilities
+torch.set_num_threads(1)
+x = torch.rand(19, 1024, 2048)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+scales, batch = {scales}, {batch}
+next(class_probabilities(torch.nn.Identity(), [x], window=512, scales=scales, window_batch=batch))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory in Linux's units")
+def test_memory_is_that_of_few_maps():
+    """Of a 2048x1024 picture of 19 classes, whose map has 152 MiB, in a process of its own.
+
+    15 windows of 19 MiB each, and as many mirror images, would be 570 MiB if they were kept.
+    """
+    program = MEASURE.format(scales=(1.0,), batch=1)
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 2 * 152 + 6 * 19

@@ -374,6 +374,47 @@ def test_resuming_with_other_masks_is_refused(segment_config, paint_patches, tmp
         foveal.train(config, resume=True)
 
 
+def test_a_run_is_exported_with_what_it_needs(segment_run, tmp_path):
+    report = foveal.export(segment_run, "torch", tmp_path / "net")
+    assert report.dynamic == ("batch", "height", "width")
+    files = {"foveal.json": ""}
+    program = torch.export.load(report.path, extra_files=files).module()
+    metadata = json.loads(files["foveal.json"])
+    assert metadata["task"] == "segment"
+    assert metadata["backbone"] == "test_resnet"
+    assert json.loads(metadata["classes"]) == list(NAMES)
+    assert len(json.loads(metadata["colors"])) == 3
+    x = torch.randn(2, 3, 45, 38)
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), segment_run.load()(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_of_the_backbone_alone(segment_config, tmp_path):
+    """Weights of the classification network go into the backbone; the heads stay random."""
+    trunk = foveal.create_model("test_resnet", num_classes=7)
+    torch.save(trunk.state_dict(), tmp_path / "trunk.pt")
+    config = dataclasses.replace(segment_config, checkpoint=str(tmp_path / "trunk.pt"), max_steps=1)
+    model = make_setup(config).model
+    found = dict(model.backbone.named_parameters())
+    (key,) = [k for k in found if k.endswith("layer1.0.conv1.weight")]
+    assert torch.equal(found[key], trunk.layer1[0].conv1.weight)
+    run = foveal.train(config)
+    (tmp_path / "trunk.pt").unlink()
+    run.load()
+
+
+@pytest.mark.slow
+def test_compiled_it_learns_the_same(segment_config):
+    runs = [
+        foveal.train(
+            dataclasses.replace(segment_config, compile=c, epochs=1, out=f"{segment_config.out}{c}")
+        )
+        for c in (False, True)
+    ]
+    plain, compiled = (run.metrics for run in runs)
+    assert compiled["test/pixel_accuracy"] == pytest.approx(plain["test/pixel_accuracy"], abs=0.02)
+
+
 def test_batch_size_by_task():
     assert foveal.SegmentConfig().data.batch_size == 16
     assert foveal.ClassifyConfig().data.batch_size == 64
