@@ -112,7 +112,7 @@ def small_segment_config(root, out):
         sliding=SlidingConfig(flip=False),
         model="lraspp",
         model_args={"output_stride": 8},
-        backbone="test_resnet",
+        backbone="test_efficientnet",
         head_lr_scale=1.0,
         epochs=3,
         lr=0.05,

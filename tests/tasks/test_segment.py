@@ -381,7 +381,7 @@ def test_a_run_is_exported_with_what_it_needs(segment_run, tmp_path):
     program = torch.export.load(report.path, extra_files=files).module()
     metadata = json.loads(files["foveal.json"])
     assert metadata["task"] == "segment"
-    assert metadata["backbone"] == "test_resnet"
+    assert metadata["backbone"] == "test_efficientnet"
     assert json.loads(metadata["classes"]) == list(NAMES)
     assert len(json.loads(metadata["colors"])) == 3
     x = torch.randn(2, 3, 45, 38)
@@ -391,13 +391,13 @@ def test_a_run_is_exported_with_what_it_needs(segment_run, tmp_path):
 
 def test_a_checkpoint_of_the_backbone_alone(segment_config, tmp_path):
     """Weights of the classification network go into the backbone; the heads stay random."""
-    trunk = foveal.create_model("test_resnet", num_classes=7)
+    trunk = foveal.create_model("test_efficientnet", num_classes=7)
     torch.save(trunk.state_dict(), tmp_path / "trunk.pt")
     config = dataclasses.replace(segment_config, checkpoint=str(tmp_path / "trunk.pt"), max_steps=1)
     model = make_setup(config).model
     found = dict(model.backbone.named_parameters())
-    (key,) = [k for k in found if k.endswith("layer1.0.conv1.weight")]
-    assert torch.equal(found[key], trunk.layer1[0].conv1.weight)
+    (key,) = [k for k in found if k.endswith("conv_stem.weight")]
+    assert torch.equal(found[key], trunk.conv_stem.weight)
     run = foveal.train(config)
     (tmp_path / "trunk.pt").unlink()
     run.load()
