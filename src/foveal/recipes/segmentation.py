@@ -18,7 +18,8 @@ def spnet_ade20k() -> SegmentConfig:
     With several processes ``data.batch_size`` is per process: divide it by their number.
 
     The paper's tables come from another code base, and its rate there (0.004, recalled) is another.
-    The backbone's weights are ImageNet's, of timm's ``resnet50s``, or of a file by ``--checkpoint``.
+    The backbone starts at random unless ``--checkpoint`` names a file of its ImageNet weights (or
+    ``--pretrained`` finds published ones of timm's ``resnet50s``).
 
     Source: official code of Hou et al. 2020, arXiv:2003.13328.
     """

@@ -42,8 +42,9 @@ def _pictures(task: SegmentTask, setup: SegmentSetup, folder: Path) -> Figure:
     maps = _predicted(task, setup, [image for image, _ in samples])
     found = sorted({int(k) for _, truth in samples for k in np.unique(truth)} - {IGNORED})
     found = sorted({*found, *(int(k) for labels in maps for k in np.unique(labels))} - {IGNORED})
-    canvas = Canvas(figsize=(9.6, 2.3 * len(samples)), layout="constrained")
-    cells = canvas.subplots(len(samples), 4, squeeze=False)
+    heights = [min(image.height / image.width, 1.3) for image, _ in samples]
+    canvas = Canvas(figsize=(9.6, 2.4 * sum(heights) + 0.8), layout="constrained")
+    cells = canvas.subplots(len(samples), 4, squeeze=False, height_ratios=heights)
     for axes, title in zip(cells[0], ("picture", "truth", "prediction", "wrong"), strict=True):
         axes.set_title(title, fontsize=10, color=INK)
     for row, (image, truth), labels in zip(cells, samples, maps, strict=True):
