@@ -186,6 +186,9 @@ def test_pictures_with_masks_are_checked_and_shown(masked, tmp_path, capsys):
     (masked / "masks" / "4.png").unlink()
     assert "there is no mask 4 in" in failing(capsys, "data", "show", masked, "--out", sheet)
     assert "leave out data.labels" in failing(capsys, "data", "check", masked, "--labels", "fine")
+    assert "has masks: leave out --multi_label" in failing(
+        capsys, "data", "check", masked, "--multi_label"
+    )
     alone = failing(capsys, "data", "check", masked / "masks")
     assert "these pictures look like label masks" in alone
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from foveal.config import SegmentAugmentConfig
 from foveal.data.mask_transforms import MaskTrainTransform, WholePicture
@@ -162,6 +163,26 @@ def test_blur_is_the_authors_and_leaves_the_mask_alone():
     assert (x[0] > 0).sum() == 25
 
 
+def test_blur_is_torchvisions_to_one_level():
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    preprocess = Preprocess(60, mean=(0, 0, 0), std=(1.0, 1.0, 1.0))
+    x, target = train(preprocess, blur=1.0)(Image.fromarray(pixels), pixels[..., 0] // 2)
+    inside = x[:, target != 255].reshape(3, 33, 47) * 255
+    expected = v2.functional.gaussian_blur(torch.from_numpy(pixels).permute(2, 0, 1), 5, 1.1)
+    assert (inside - expected).abs().max() < 1.01
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (3, 1)])
+def test_tiny_pictures_are_no_trouble(size):
+    image, labels = Image.new("RGB", size, (51, 102, 153)), np.full(size[::-1], 3, np.uint8)
+    transform = MaskTrainTransform(PLAIN, SegmentAugmentConfig(blur=1.0))
+    for _ in range(10):
+        x, target = transform(image, labels)
+        # The picture has the mean colour, like what is around it.
+        assert x.abs().max() < 1.01 / 255
+        assert target.unique().tolist() in ([3, 255], [255])
+
+
 def test_mirror_turns_both():
     image, labels = coded(16, 16)
     x, target = train(hflip=1.0)(image, labels)
@@ -191,7 +212,8 @@ def test_grey_networks_get_grey_pictures():
     preprocess = Preprocess(16, mean=(0.5,), std=(0.5,))
     assert WholePicture(preprocess)(image, labels)[0].shape == (1, 16, 16)
     transform = MaskTrainTransform(preprocess, SegmentAugmentConfig())
-    assert transform(image, labels)[0].shape == (1, 16, 16)
+    for _ in range(8):  # some of them rotated
+        assert transform(image, labels)[0].shape == (1, 16, 16)
 
 
 def test_a_picture_that_is_all_ignored_stays_so():

@@ -86,6 +86,20 @@ def test_without_a_division_parts_are_drawn_by_seed(paint_pairs, tmp_path):
     )
 
 
+def test_what_is_not_read_is_listed(paint_pairs, paint, tmp_path):
+    paint_pairs("images/train", "masks/train", "abc")
+    paint("images/test/d.png")  # there are no masks of these
+    paint("images/e.png")
+    for name in ("README.md", "masks/train/list.csv"):
+        (tmp_path / name).touch()
+    found = pairs.read(tmp_path)
+    assert list(found.parts) == ["train"]
+    assert [
+        str(tmp_path / n)
+        for n in ("masks/train/list.csv", "README.md", "images/e.png", "images/test/d.png")
+    ] == list(found.ignored)
+
+
 def test_wrong_input(paint, paint_mask, paint_pairs, tmp_path):
     paint_pairs("two/images", "two/masks", "a")
     paint_mask("two/gt/a.png", [0])
@@ -112,6 +126,9 @@ def test_wrong_input(paint, paint_mask, paint_pairs, tmp_path):
     paint_pairs("named/images", "named/masks", "a")
     (tmp_path / "named" / "classes.txt").write_text("x\nx\n")
     with pytest.raises(ValueError, match=r"classes\.txt: the class name 'x' stands there twice"):
+        pairs.read(tmp_path / "named")
+    (tmp_path / "named" / "classes.txt").write_text("\n".join(map(str, range(256))))
+    with pytest.raises(ValueError, match=r"classes\.txt: has 256 names, where at most 255 are"):
         pairs.read(tmp_path / "named")
 
 

@@ -57,21 +57,26 @@ def run(argv: Sequence[str]) -> int:
     return 2 if report.damaged else 0
 
 
-def serves_segmentation(root: str | None, layout: str) -> bool:
-    """Return whether data are made for segmentation."""
+def serves_segmentation(args: argparse.Namespace) -> bool:
+    """Return whether the data that are meant are made for segmentation."""
     from foveal.data.layouts import LAYOUTS, detect
 
+    root, layout = root_and_layout(args)
     if layout == "auto" and root is not None:
         layout = detect(Path(root).expanduser())
     row = LAYOUTS.get(layout)
-    return row is not None and row.task == "segment" and row.read is not None
+    if row is None or row.task != "segment" or row.read is None:
+        return False
+    if args.multi_label:
+        raise ValueError(f"{root}: the {row.title} layout has masks: leave out --multi_label")
+    return True
 
 
 def _check(
     args: argparse.Namespace, progress: Callable[[int, int], None]
 ) -> "DataReport | MaskReport":
     root, layout = root_and_layout(args)
-    if serves_segmentation(root, layout):
+    if serves_segmentation(args):
         from foveal.data.check_masks import check_segmentation
 
         return check_segmentation(

@@ -43,7 +43,7 @@ def write_contact_sheet(args: argparse.Namespace) -> None:
 def _draw(args: argparse.Namespace) -> "Figure":
     root, layout = root_and_layout(args)
     options = {name: getattr(args, name) for name in ("split", "count", "seed") if name in args}
-    if serves_segmentation(root, layout):
+    if serves_segmentation(args):
         from foveal.data.mask_sheet import mask_sheet
         from foveal.data.segmentation import read_segmentation
 

@@ -11,7 +11,7 @@ from foveal.data.lists import read_names
 from foveal.data.masks import IGNORED, FoundMasks, MaskFiles, decode_mask, label_table
 from foveal.data.pairing import Paired, pair_folders
 from foveal.data.palette import voc_palette
-from foveal.data.pictures import DamagedPictureError
+from foveal.data.pictures import DamagedPictureError, walk
 from foveal.data.splits import SPLITS, split_called
 
 # What the names of the two folders begin or end with, in lower case, without "_" and "-".
@@ -65,8 +65,20 @@ def read(root: Path) -> FoundMasks:
         origins=origins,
         problems=tuple(p for part in paired.values() for p in part.problems),
         notes=notes,
-        ignored=tuple(p for part in paired.values() for p in part.ignored),
+        ignored=(
+            *(p for part in paired.values() for p in part.ignored),
+            *_elsewhere(root, {folder for both in folders.values() for folder in both[:2]}),
+        ),
     )
+
+
+def _elsewhere(root: Path, folders: set[Path]) -> list[str]:
+    """Return the files that lie outside of the folders of pictures and masks."""
+    return [
+        str(path)
+        for path in walk(root)
+        if folders.isdisjoint(path.parents) and path != root / _NAMES
+    ]
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -136,6 +148,10 @@ def _classes(root: Path, paired: dict[str, Paired]) -> tuple[tuple[str, ...], tu
     table = root / _NAMES
     if table.is_file():
         names = read_names(table)
+        if len(names) > IGNORED:
+            raise ValueError(
+                f"{table}: has {len(names)} names, where at most {IGNORED} are possible"
+            )
         _require_two(root, names, f"{_NAMES} has")
         return names, ()
     pairs = [pair for part in paired.values() for pair in part.pairs]
