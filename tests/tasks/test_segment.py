@@ -305,6 +305,7 @@ def test_a_crop_larger_than_the_picture(segment_config, replaced):
         ({"model": "deeplabv3", "model_args": {"output_stride": 4}}, "output_stride of deeplabv3"),
         ({"backbone": "test_vit"}, "cannot have output_stride=8"),
         ({"sliding": SlidingConfig(window=16, stride=20)}, "sliding.stride must be at most"),
+        ({"loss_args": {"ignore_index": 0}}, "loss_args.ignore_index is 255 in every layout"),
         ({"loss": "ohem_cross_entropi"}, "did you mean 'ohem_cross_entropy'"),
     ],
 )

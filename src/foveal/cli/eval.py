@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--sliding.scales",
         dest="scales",
-        type=_numbers,
+        type=numbers,
         metavar="X,X",
         help="scales at which pixels are looked at, such as 0.5,1,1.5; default: the run's own",
     )
@@ -76,5 +76,6 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
+    """Return numbers written as ``a,b``; argparse names this function where they are none."""
     return tuple(float(part) for part in text.split(","))

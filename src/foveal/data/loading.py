@@ -186,24 +186,6 @@ def _end_when_trainer_says() -> None:
     os._exit(0)
 
 
-def whole_batch_size(pictures: MaskedPictures, batch_size: int) -> int:
-    """Return how many whole pictures of a split may form one batch: 1 where their sizes differ.
-
-    Nothing is padded in evaluation: a network that looks at the whole picture would give another
-    result for each border, and so a score that depends on the batch size.
-
-    Args:
-        pictures: one split; the headers are read until a size differs from the first.
-        batch_size: what is wanted.
-
-    Raises:
-        DamagedPictureError: a picture does not open.
-    """
-    sizes = (pictures.size(index) for index in range(len(pictures)))
-    first = next(sizes, None)
-    return batch_size if all(size == first for size in sizes) else 1
-
-
 class _Openable(Protocol):
     """Pictures of any kind, as far as looking for damage goes."""
 

@@ -75,7 +75,9 @@ class SegmentTask(Task):
         loader: DataLoader[Batch] | None = None,
     ) -> None:
         weight = None if pixels is None else balanced_weights(pixels)
-        arguments = {"ignore_index": IGNORED, **config.loss_args}
+        if "ignore_index" in config.loss_args:
+            raise ValueError(f"loss_args.ignore_index is {IGNORED} in every layout: leave it out")
+        arguments = {**config.loss_args, "ignore_index": IGNORED}
         loss = create_loss(config.loss, len(classes), weight, **arguments)
         super().__init__(
             config,
@@ -202,7 +204,8 @@ class SegmentSetup(Setup):
             self.config = dataclasses.replace(config, data=resolved)
             self.classes = data.classes
             self.model = build_model(self.config, len(data.classes))
-            check_input_size(self.model, image_size)
+            for side in {image_size, config.sliding.window or image_size}:
+                check_input_size(self.model, side)
             self.preprocess = WholePreprocess(image_size=image_size, **normalization_of(self.model))
         else:
             self.config, self.model = config, model

@@ -24,9 +24,13 @@ MOST_IN_LEGEND = 24
 
 def draw(task: SegmentTask, setup: SegmentSetup, folder: Path) -> list[Figure]:
     """Draw what a tested network does, and return the figures in the report's order."""
-    figures = [_pictures(task, setup, folder), _class_bars(task.scores.confusion, setup, folder)]
+    confusion = task.scores.confusion
+    figures = [
+        _pictures(task, setup, folder),
+        draw_class_bars(confusion, setup.classes, folder),
+    ]
     if len(setup.classes) <= MOST_CLASSES_DRAWN:
-        square = task.scores.confusion[:, :-1]
+        square = confusion[:, :-1]
         figures.append(draw_confusion(square, setup.classes, folder, shares=True))
     soft_labels = getattr(task.loss.main, "soft_labels", None)
     if isinstance(soft_labels, Tensor):
@@ -51,7 +55,7 @@ def _pictures(task: SegmentTask, setup: SegmentSetup, folder: Path) -> Figure:
         row[0].imshow(image)
         row[1].imshow(overlay(image, truth, setup.colors))
         row[2].imshow(overlay(image, labels, setup.colors))
-        row[3].imshow(_mistakes(truth, labels))
+        row[3].imshow(mistakes(truth, labels))
         for axes in row:
             axes.axis("off")
     named = found[:MOST_IN_LEGEND]
@@ -81,7 +85,7 @@ def _predicted(
     return [torch.where(m < 0, IGNORED, m).to(torch.uint8).cpu().numpy() for m in maps]
 
 
-def _mistakes(truth: LabelMap, labels: LabelMap) -> NDArray[np.uint8]:
+def mistakes(truth: LabelMap, labels: LabelMap) -> NDArray[np.uint8]:
     """Return red where the prediction is wrong, dark where there is no truth, light elsewhere."""
     red = tuple(int(BAD[i : i + 2], 16) for i in (1, 3, 5))
     pixels = np.full((*truth.shape, 3), 235, np.uint8)
@@ -90,8 +94,14 @@ def _mistakes(truth: LabelMap, labels: LabelMap) -> NDArray[np.uint8]:
     return pixels
 
 
-def _class_bars(confusion: Tensor, setup: SegmentSetup, folder: Path) -> Figure:
-    """Draw each class's intersection over union beside its share of the true pixels."""
+def draw_class_bars(confusion: Tensor, classes: Sequence[str], folder: Path) -> Figure:
+    """Draw each class's intersection over union beside its share of the true pixels.
+
+    Args:
+        confusion: pixels of each true class by predicted class, int64 [K, K + 1].
+        classes: K names.
+        folder: where ``classes.png`` goes.
+    """
     scores = class_iou(confusion)
     pixels = confusion.sum(1).double().numpy()
     shares = pixels / max(pixels.sum(), 1)
@@ -115,7 +125,7 @@ def _class_bars(confusion: Tensor, setup: SegmentSetup, folder: Path) -> Figure:
         )
         share = f"{100 * shares[k]:.2g} %" if pixels[k] else "never true"
         right.text(shares[k] + 0.01, row, share, va="center", fontsize=8, color=INK)
-    names = [short(setup.classes[k], 20) for k in order]
+    names = [short(classes[k], 20) for k in order]
     left.set_yticks(rows, names, fontsize=8, parse_math=False)
     mean = overlap(confusion).miou
     if not np.isnan(mean):
@@ -128,7 +138,7 @@ def _class_bars(confusion: Tensor, setup: SegmentSetup, folder: Path) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     caption = "Each class over all test pixels, the best first; the dashed line is their mean."
-    absent = [name for name, score in zip(setup.classes, scores, strict=True) if np.isnan(score)]
+    absent = [name for name, score in zip(classes, scores, strict=True) if np.isnan(score)]
     if absent:
         caption += (
             f" Neither in the test pictures nor predicted, so left out of the mean: "
