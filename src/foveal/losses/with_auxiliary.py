@@ -33,6 +33,7 @@ class WithAuxiliary(nn.Module):
         ValueError: the weight is below 0.
 
     Example:
+        >>> import torch
         >>> loss = WithAuxiliary(nn.CrossEntropyLoss(ignore_index=255), weight=0.5)
         >>> even = torch.zeros(1, 2, 1, 1)
         >>> loss((even, even), torch.tensor([[[1]]]))
