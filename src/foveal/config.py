@@ -263,7 +263,7 @@ class TrainConfig:
         out: the run folder; None makes a new one under ``runs/``.
     """
 
-    DEFAULT_BATCH_SIZE = 64
+    DEFAULT_BATCH_SIZE = 64  # for data.batch_size None
 
     data: DataConfig = field(default_factory=DataConfig)
     model: str = "mobilenetv2_100_coordinate"

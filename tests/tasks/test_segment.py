@@ -416,6 +416,13 @@ def test_compiled_it_learns_the_same(segment_config):
     assert compiled["test/pixel_accuracy"] == pytest.approx(plain["test/pixel_accuracy"], abs=0.02)
 
 
+def test_batches_of_whole_pictures_are_small(segment_config, replaced):
+    """As many as go through the network together; crops keep their batch size."""
+    setup = make_setup(replaced(segment_config, batch_size=7))
+    assert [x.shape[0] for x, _, _ in setup.task().loader] == [7]
+    assert [len(pictures) for pictures, _, _ in setup.evaluation_loader("test")] == [4, 1]
+
+
 def test_batch_size_by_task():
     assert foveal.SegmentConfig().data.batch_size == 16
     assert foveal.ClassifyConfig().data.batch_size == 64

@@ -229,6 +229,11 @@ class SegmentSetup(Setup):
         names = (os.path.basename(pictures.mask_name(index)) for index in range(len(pictures)))
         return "\0".join(names).encode(errors="surrogateescape")
 
+    def batch_size(self, *, training: bool) -> int:
+        """Return the number of crops, or of whole pictures, which may be large, in a batch."""
+        size = super().batch_size(training=training)
+        return size if training else min(size, self.config.sliding.window_batch)
+
     def loader(
         self, split: str, batches: BatchSampler, *, augmented: bool = False
     ) -> DataLoader[Any]:

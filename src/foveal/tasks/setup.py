@@ -115,12 +115,16 @@ class Setup(ABC):
         """Return what else the run folder is to tell of the data: file names and their texts."""
         return {}
 
-    def batches(self, split: str, *, shuffle: bool = False) -> BatchSampler:
-        """Return this process's batches of a split."""
+    def batch_size(self, *, training: bool) -> int:
+        """Return the number of pictures in a batch of one process."""
         assert self.config.data.batch_size is not None
+        return self.config.data.batch_size
+
+    def batches(self, split: str, *, shuffle: bool = False) -> BatchSampler:
+        """Return this process's batches of a split, in training order or in evaluation's."""
         return BatchSampler(
             self.size(split),
-            self.config.data.batch_size,
+            self.batch_size(training=shuffle),
             shuffle=shuffle,
             seed=self.config.seed,
             rank=int(os.environ.get("RANK", "0")),
