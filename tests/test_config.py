@@ -121,7 +121,7 @@ def test_whole_numbers_are_accepted_where_a_float_is_wanted():
 
 
 def test_only_task_configs_have_a_task():
-    with pytest.raises(TypeError, match="must be a ClassifyConfig, not DataConfig"):
+    with pytest.raises(TypeError, match="ClassifyConfig or SegmentConfig, not DataConfig"):
         task_of(DataConfig())
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from foveal.names import unknown
 
-Scalar = int | float | bool | str
+Scalar = int | float | bool | str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,9 @@ class DataConfig:
         domain: which domain of a layout that has several, such as ``night`` of scenes; None: its
             first.
         image_size: side of the square the network sees, pixels; None: the layout's own where it
-            has one (28 for fashion, 32 for CIFAR, 128 for scenes), else 224.
-        batch_size: pictures per optimiser step and process (before accumulation).
+            has one (28 for fashion, 32 for CIFAR, 128 for scenes), else 224, for segmentation 480.
+        batch_size: pictures per optimiser step and process (before accumulation); None: 64, for
+            segmentation 16.
         workers: processes that read pictures; 0 reads in the training process. The result of a
             run does not depend on it.
         on_error: what a picture that will not open does: ``stop`` ends the run with its path,
@@ -54,7 +55,7 @@ class DataConfig:
     labels: str | None = None
     domain: str | None = None
     image_size: int | None = None
-    batch_size: int = 64
+    batch_size: int | None = None
     workers: int = 2
     on_error: Literal["stop", "skip"] = "stop"
     val_fraction: float = 0.1
@@ -67,7 +68,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.image_size is not None:
             _at_least("data.image_size", self.image_size, 1)
-        _at_least("data.batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            _at_least("data.batch_size", self.batch_size, 1)
         _at_least("data.workers", self.workers, 0)
         _at_least("data.label_noise_seed", self.label_noise_seed, 0)
         for name in ("val_fraction", "test_fraction"):
@@ -152,6 +154,41 @@ class SegmentAugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SlidingConfig:
+    """How a network for pixels looks at whole pictures, to be scored and to predict.
+
+    The protocol of SPNet's official code: windows two thirds of their side apart, each with its
+    mirror image, their probabilities averaged.
+
+    Attributes:
+        window: side of the square that the network sees, pixels; None: data.image_size, as in
+            training; 0: the whole picture at once.
+        stride: from one window to the next, pixels; None: two thirds of the window, rounded up.
+        scales: at which a picture is looked at, such as 0.5,0.75,1,1.25,1.5,1.75.
+        flip: also look at the mirror image of each window.
+        long_side: to which a picture's long side is brought at scale 1, pixels; None: its own.
+        window_batch: windows in one forward pass; the result does not depend on it.
+    """
+
+    window: int | None = None
+    stride: int | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = True
+    long_side: int | None = None
+    window_batch: int = 4
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
+        if self.window is not None:
+            _at_least("sliding.window", self.window, 0)
+        for name in ("stride", "long_side", "window_batch"):
+            if getattr(self, name) is not None:
+                _at_least(f"sliding.{name}", getattr(self, name), 1)
+        if not self.scales or not all(0 < scale < float("inf") for scale in self.scales):
+            raise ValueError(f"sliding.scales must be numbers above 0, not {list(self.scales)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Insertion:
     """A layer put into the network, as :func:`foveal.insert` does it.
 
@@ -190,12 +227,13 @@ class TrainConfig:
         model: a registered name (``foveal models`` lists them); every timm name too.
         model_args: further arguments of the model, such as ``stem_stride: 1``.
         pretrained: start from published weights.
-        checkpoint: start from the weights in this file.
+        checkpoint: start from the weights in this file; of a network for segmentation they may be
+            those of its backbone alone.
         insert: layers put into the network after its weights are loaded, in this order, such as
             ``[{layer: coordinate, where: blocks, identity: true}]``.
         loss: name of the training loss: ``cross_entropy``, ``label_smoothing``,
             ``online_label_smoothing`` (or with ``_cifar`` or ``_finegrained`` behind it),
-            ``symmetric_cross_entropy``, ``generalized_cross_entropy``.
+            ``ohem_cross_entropy``, ``symmetric_cross_entropy``, ``generalized_cross_entropy``.
         loss_args: arguments of the loss, such as ``label_smoothing: 0.1``.
         epochs: passes over the training pictures.
         max_steps: end after this many optimiser steps, before ``epochs`` are over; the run is
@@ -224,6 +262,8 @@ class TrainConfig:
         seed: seed of everything random.
         out: the run folder; None makes a new one under ``runs/``.
     """
+
+    DEFAULT_BATCH_SIZE = 64  # for data.batch_size None
 
     data: DataConfig = field(default_factory=DataConfig)
     model: str = "mobilenetv2_100_coordinate"
@@ -258,6 +298,9 @@ class TrainConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
+        if self.data.batch_size is None:
+            data = dataclasses.replace(self.data, batch_size=self.DEFAULT_BATCH_SIZE)
+            object.__setattr__(self, "data", data)
         for name in ("epochs", "accumulate", "threads", "max_steps"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
@@ -331,6 +374,54 @@ class ClassifyConfig(TrainConfig):
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig(TrainConfig):
+    """Train a network to name what each pixel of a picture shows.
+
+    The optimisation is that of segmentation papers: SGD with momentum, a polynomial decay of the
+    rate per step, and a rate ten times as high for what is not the backbone's.
+
+    Attributes:
+        model: a network for segmentation: ``deeplabv3``, ``lraspp``, ``spnet``.
+        backbone: its backbone, any classification network of foveal or timm; None: the network's
+            own choice.
+        backbone_args: further arguments of the backbone, such as ``drop_path_rate: 0.1``.
+        augment: random changes to training pictures and their masks.
+        sliding: how whole pictures are looked at in validation, test and prediction.
+        aux_weight: weight of the loss of the auxiliary head, where the network has one.
+        head_lr_scale: what the learning rate is multiplied by outside the backbone.
+        class_weights: ``balanced`` weights the loss by the inverse of each class's share of the
+            training pixels; every mask is opened once for that.
+    """
+
+    DEFAULT_BATCH_SIZE = 16
+
+    model: str = "deeplabv3"
+    backbone: str | None = None
+    backbone_args: dict[str, Scalar] = field(default_factory=dict)
+    augment: SegmentAugmentConfig = field(default_factory=SegmentAugmentConfig)
+    sliding: SlidingConfig = field(default_factory=SlidingConfig)
+    aux_weight: float = 0.4
+    head_lr_scale: float = 10.0
+    class_weights: Literal["none", "balanced"] = "none"
+    optimizer: str = "momentum"
+    lr: float = 0.01
+    weight_decay: float = 1e-4
+    schedule: Literal["cosine", "poly", "linear", "constant", "multistep"] = "poly"
+    warmup_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least("aux_weight", self.aux_weight, 0)
+        if not self.head_lr_scale > 0:
+            raise ValueError(f"head_lr_scale must be above 0, not {self.head_lr_scale!r}")
+        if self.data.label_noise:
+            raise ValueError(
+                "data.label_noise swaps the one class of a picture, and in segmentation each "
+                "pixel has its own: leave it out"
+            )
+
+
 def _at_least(name: str, value: float, least: float) -> None:
     if not value >= least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
@@ -341,7 +432,10 @@ def _within(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must lie in [{low}, {high}], not {value!r}")
 
 
-TASK_CONFIGS: dict[str, type[TrainConfig]] = {"classify": ClassifyConfig}
+TASK_CONFIGS: dict[str, type[TrainConfig]] = {
+    "classify": ClassifyConfig,
+    "segment": SegmentConfig,
+}
 
 
 def task_of(config: TrainConfig) -> str:

@@ -13,7 +13,14 @@ import torch
 from lightning import Callback, Trainer
 from PIL import Image
 
-from foveal.config import AugmentConfig, ClassifyConfig, DataConfig, Insertion
+from foveal.config import (
+    AugmentConfig,
+    ClassifyConfig,
+    DataConfig,
+    Insertion,
+    SegmentAugmentConfig,
+    SegmentConfig,
+)
 from foveal.losses import LOSSES
 from foveal.models import list_models
 from foveal.tasks import make_setup
@@ -44,10 +51,19 @@ TIMMS = (
 # One passes tokens on; the other is too small to have a shortcut.
 NO_BLOCKS = ("test_vit", "test_efficientnet")
 
+SEGMENT = ("deeplabv3", "lraspp")
+# What augmentation there is of pixels, under the names of classification's.
+SEGMENT_AUGMENTATION = {
+    "none": SegmentAugmentConfig(min_scale=1.0, max_scale=1.0, rotate=0.0, blur=0.0, hflip=0.0),
+    "much": SegmentAugmentConfig(),
+}
+
 FACTORS = {
     "task": {
         "classify": {},
         "several labels": {"multi_label": True},
+        "deeplabv3": {},  # the task segment, as the next
+        "lraspp": {},
     },
     "backbone": {
         **{name: {"model": name} for name in (*smallest_of_each_family(), *TIMMS)},
@@ -88,8 +104,13 @@ FACTORS = {
 def possible(case):
     """Tell whether a case means anything.
 
-    Several labels have their own loss. A map layer needs blocks that pass maps on.
+    Several labels have their own loss. A map layer needs blocks that pass maps on. Pixels are not
+    mixed; networks for them need maps of stride 16 or 32.
     """
+    if case["task"] in SEGMENT:
+        fits = (case["task"], case["backbone"]) != ("lraspp", "test_vit")  # it reads two maps
+        if case["augmentation"] == "mixup" or case["backbone"] == "small pictures" or not fits:
+            return False
     if case["task"] == "several labels" and case["loss"] not in ("cross_entropy", "class weights"):
         return False
     return case["insertion"] == "nothing inserted" or case["backbone"] not in NO_BLOCKS
@@ -141,7 +162,27 @@ def data(tmp_path_factory):
             more = ";" + CLASSES[0] if i % 2 else ""
             lines.append(f"{path.relative_to(root)},{name}{more},{part}\n")
     (root / "labels.csv").write_text("path,labels,split\n" + "".join(lines))
-    return {"classify": root, "several labels": root / "labels.csv"}
+    masks = masked_pictures(tmp_path_factory.mktemp("masked"), rng)
+    return {
+        "classify": root,
+        "several labels": root / "labels.csv",
+        **dict.fromkeys(SEGMENT, masks),
+    }
+
+
+def masked_pictures(root, rng):
+    """Write pictures with label maps of as many classes, under names for pairs of folders."""
+    for part, count in (("train", 8), ("val", 4)):
+        for folder in ("images", "masks"):
+            (root / part / folder).mkdir(parents=True)
+        for i in range(count):
+            labels = np.kron(rng.integers(0, len(CLASSES), (4, 4)), np.ones((SIDE // 4, SIDE // 4)))
+            pixels = rng.integers(0, 128, (SIDE, SIDE, 3)) + 60 * labels[..., None]
+            labels[0] = 255
+            for folder, array in (("images", pixels), ("masks", labels)):
+                Image.fromarray(array.astype(np.uint8)).save(root / part / folder / f"{i}.png")
+    (root / "classes.txt").write_text("\n".join(CLASSES))
+    return root
 
 
 class FiniteGradients(Callback):
@@ -168,7 +209,26 @@ def test_it_trains_a_step_and_evaluates(case, data):
     changes = {}
     for factor, choice in case.items():
         changes |= FACTORS[factor][choice]
-    train_a_step(data[case["task"]], changes)
+    if case["task"] in SEGMENT:
+        changes = for_pixels(case, changes)
+    train_a_step(
+        data[case["task"]], changes, SegmentConfig if case["task"] in SEGMENT else ClassifyConfig
+    )
+
+
+def for_pixels(case, changes):
+    """Return the changes where the backbone belongs to a network for pixels."""
+    backbone_args = dict(changes.get("model_args", {}))
+    stride = 16 if case["backbone"] == "test_vit" else 32
+    channels = backbone_args.pop("in_chans", 3)
+    return {
+        **changes,
+        "model": case["task"],
+        "model_args": {"output_stride": stride, "in_chans": channels},
+        "backbone": changes["model"],
+        "backbone_args": backbone_args,
+        "augment": SEGMENT_AUGMENTATION[case["augmentation"]],
+    }
 
 
 @pytest.mark.parametrize("augmentation", FACTORS["augmentation"])
@@ -179,8 +239,8 @@ def test_every_loss_takes_every_kind_of_target(name, augmentation, data):
     train_a_step(data["classify"], {**changes, **FACTORS["augmentation"][augmentation]})
 
 
-def train_a_step(root, changes):
-    config = ClassifyConfig(
+def train_a_step(root, changes, kind=ClassifyConfig):
+    config = kind(
         data=DataConfig(root=str(root), image_size=SIDE, batch_size=4, workers=0),
         epochs=1,
         warmup_epochs=0.0,

@@ -17,9 +17,8 @@ from foveal.data.loading import (
     leave_out_damaged_masks,
     make_loader,
     probe_all,
-    whole_batch_size,
 )
-from foveal.data.mask_transforms import MaskTrainTransform
+from foveal.data.mask_transforms import MaskTrainTransform, WholePicture
 from foveal.data.pictures import DamagedPictureError
 from foveal.data.sampling import BatchSampler
 from foveal.data.transforms import Preprocess, TrainTransform
@@ -189,10 +188,15 @@ def test_masks_that_are_wrong_stop_the_loader_or_are_left_out():
     assert sound.damaged == ("noise/0.png: truncated", "noise/4.png: truncated")
 
 
-def test_whole_pictures_form_batches_only_where_all_have_one_size():
-    assert whole_batch_size(NoiseWithMasks(), 8) == 8
-    assert whole_batch_size(NoiseWithMasks(sizes=((16, 12), (12, 16))), 8) == 1
-    assert whole_batch_size(NoiseWithMasks(sizes=(*[(16, 12)] * 9, (16, 13))), 8) == 1
+def test_whole_pictures_of_different_sizes_stay_apart():
+    dataset = TransformedMasks(
+        NoiseWithMasks(sizes=((16, 12), (12, 16))), WholePicture(Preprocess(8))
+    )
+    loader = make_loader(dataset, BatchSampler(3, 2, shuffle=False), workers=0, stacked=False)
+    (pictures, targets, index), (rest, _, last) = loader
+    assert [tuple(x.shape) for x in pictures] == [(3, 12, 16), (3, 16, 12)]
+    assert [tuple(target.shape) for target in targets] == [(12, 16), (16, 12)]
+    assert (index.tolist(), last.tolist(), len(rest)) == ([0, 1], [2], 1)
 
 
 def test_a_reading_process_heeds_the_training_process_only():

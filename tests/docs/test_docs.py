@@ -22,6 +22,7 @@ import pytest
 
 from foveal import cli
 from foveal.cli.parser import CommandParser
+from foveal.config import TASK_CONFIGS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -200,7 +201,8 @@ def test_names_in_backticks_exist(page):
 def known_flags(command, capsys):
     """Return the flags that a command's own help page lists."""
     words = command.split()
-    assert cli.main([*words, *(["classify"] if words == ["train"] else []), "--help"]) == 0
+    for task in TASK_CONFIGS if words == ["train"] else [None]:
+        assert cli.main([*words, *([task] if task else []), "--help"]) == 0
     return set(re.findall(r"--[\w.]+", capsys.readouterr().out))
 
 

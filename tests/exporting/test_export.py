@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from foveal.data.transforms import Preprocess
+from foveal.data.transforms import Preprocess, WholePreprocess
 from foveal.exporting import FORMATS, ExportMismatchError, export
 from foveal.exporting.subject import relative_deviation
 from foveal.layers import CoordinateAttention
@@ -335,6 +335,15 @@ def test_a_network_that_cannot_be_traced(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_graph_that_cannot_be_written(tmp_path):
+    """timm's dilated ResNet-D pads by a ceil of the size, which torch.export.save does not know."""
+    model = create_model("lraspp", num_classes=3, backbone="test_resnet", output_stride=8)
+    model.preprocess = WholePreprocess(image_size=64)
+    with pytest.raises(ValueError, match=r"torch\.export cannot write the network: .*ceil"):
+        export(model, "torch", tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+
+
 def test_nan_is_a_mismatch(tmp_path):
     model = TinyNet().eval()
     model.head.bias.data[0] = float("nan")
@@ -355,3 +364,23 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path, monkeypatch):
         export(TinyNet().eval(), "torch", target, image_size=16)
     assert target.read_text() == "an earlier file"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("format", ["safetensors", "torch", ONNX])
+def test_a_network_for_pixels_is_right_at_other_sizes(tmp_path, format):
+    """Logits of the picture's own size; the writer compares on other sizes and batches."""
+    model = create_model("lraspp", num_classes=3, backbone="test_resnet", output_stride=32)
+    model.preprocess = WholePreprocess(image_size=64)
+    model.classes = ("a", "b", "c")
+    report = export(model, format, tmp_path / "net")
+    if format != "safetensors":
+        assert report.dynamic == ("batch", "height", "width")
+        sizes = {check.shape[2:] for check in report.checks}
+        assert {(64, 64), (80, 96)} <= sizes
+    if format == "torch":
+        program = torch.export.load(report.path).module()
+        x = torch.randn(2, 3, 72, 104)
+        with torch.no_grad():
+            expected = model.eval()(x)
+            assert expected.shape == (2, 3, 72, 104)
+            torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-5)

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import foveal
@@ -169,3 +170,63 @@ def test_ols_imagenet_has_what_is_known_of_its_settings():
     assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("sgd", 0.1, 1e-4)
     assert recipe.milestones == (75, 150, 225, 250)
     assert recipe.augment.color_jitter == 0.4
+
+
+def test_spnet_recipes_have_the_settings_of_the_released_configurations():
+    ade, city = RECIPES["spnet_ade20k"](), RECIPES["spnet_cityscapes"]()
+    assert (ade.epochs, city.epochs) == (120, 180)
+    assert (ade.lr, city.lr) == (0.01, 0.005)
+    assert (ade.data.image_size, city.data.image_size) == (480, 768)
+    assert (ade.data.batch_size, city.data.batch_size) == (16, 8)
+    assert (ade.augment.min_scale, ade.augment.max_scale, ade.augment.rotate) == (0.5, 2.0, 10)
+    assert (city.augment.min_scale, city.augment.max_scale, city.augment.rotate) == (0.5, 1.75, 1)
+    assert (ade.sliding.long_side, city.sliding.long_side) == (512, 2048)
+    for recipe in (ade, city):
+        assert (recipe.optimizer, recipe.momentum, recipe.weight_decay) == ("momentum", 0.9, 1e-4)
+        assert (recipe.schedule, recipe.warmup_epochs) == ("poly", 0)
+        assert (recipe.aux_weight, recipe.head_lr_scale) == (0.4, 10)
+        assert (recipe.augment.blur, recipe.augment.hflip) == (0.5, 0.5)
+        assert (recipe.sliding.flip, recipe.sliding.scales) == (True, (1.0,))
+        assert recipe.sliding.window == recipe.data.image_size
+        assert recipe.loss == "cross_entropy"
+
+
+@pytest.mark.parametrize("name", ["spnet_ade20k", "camvid_small"])
+def test_segmentation_recipes_on_a_miniature(name, tmp_path):
+    """Tiny backbones and pictures; the layout is one for any folders of pictures and masks."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for folder in ("images", "masks"):
+            (tmp_path / part / folder).mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / "images" / f"{i}.png")
+            labels = rng.integers(0, 3, (40, 50), dtype=np.uint8)
+            Image.fromarray(labels).save(tmp_path / part / "masks" / f"{i}.png")
+    recipe = RECIPES[name]()
+    data = dataclasses.replace(
+        recipe.data, root=str(tmp_path), layout="auto", image_size=32, batch_size=2, workers=0
+    )
+    sliding = dataclasses.replace(recipe.sliding, window=32, long_side=None)
+    config = dataclasses.replace(
+        recipe,
+        data=data,
+        sliding=sliding,
+        backbone="test_resnet",
+        max_steps=1,
+        device="cpu",
+        out=str(tmp_path / "run"),
+    )
+    run = foveal.train(config)
+    assert 0 <= run.metrics["test/miou"] <= 1
+    assert len(foveal.load(run).classes) == 3
+
+
+@pytest.mark.parametrize("name", ["spnet_ade20k", "spnet_cityscapes", "camvid_small"])
+def test_networks_of_segmentation_recipes_can_be_built(name):
+    recipe = RECIPES[name]()
+    with torch.device("meta"):
+        network = foveal.create_model(
+            recipe.model, backbone=recipe.backbone, num_classes=19, **recipe.model_args
+        )
+    assert network.num_classes == 19

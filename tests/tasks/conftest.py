@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveal.config import AugmentConfig, ClassifyConfig, DataConfig
+import foveal
+from foveal.config import (
+    AugmentConfig,
+    ClassifyConfig,
+    DataConfig,
+    SegmentAugmentConfig,
+    SegmentConfig,
+    SlidingConfig,
+)
 from foveal.tasks.checkpointing import SaveRun
 
 COLORS = {"amber": (230, 160, 30), "blue": (40, 60, 220), "coral": (240, 90, 90)}
@@ -78,3 +86,72 @@ def interrupt_after():
         monkeypatch.setattr(SaveRun, "on_train_batch_end", hook)
 
     return press
+
+
+@pytest.fixture(scope="session")
+def paint_patches():
+    """Return a function that paints pictures with masks: 8 train, 3 val and 5 test of each.
+
+    Grey ground with an orange disc and a blue bar on it, a frame of ignored pixels.
+    """
+
+    def paint(root, numbers=(0, 1, 2)):
+        rng = np.random.default_rng(0)
+        for part, count in (("train", 8), ("val", 3), ("test", 5)):
+            for folder in ("images", "masks"):
+                (root / part / folder).mkdir(parents=True)
+            for i in range(count):
+                height, width = rng.integers(32, 49, 2)
+                rows, columns = np.mgrid[:height, :width]
+                labels = np.zeros((height, width), np.uint8)
+                labels[:, (at := rng.integers(2, width - 8)) : at + 6] = 2
+                middle = rng.integers(10, height - 10), rng.integers(10, width - 10)
+                labels[(rows - middle[0]) ** 2 + (columns - middle[1]) ** 2 < 64] = 1
+                colors = np.array([(120, 120, 120), (240, 140, 20), (30, 50, 220)])
+                pixels = colors[labels] + rng.normal(0, 15, (height, width, 3))
+                mask = np.array(numbers, np.uint8)[labels]
+                mask[[0, -1]] = 255
+                image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+                image.save(root / part / "images" / f"{i}.png")
+                Image.fromarray(mask).save(root / part / "masks" / f"{i}.png")
+        return root
+
+    return paint
+
+
+@pytest.fixture(scope="session")
+def patches(paint_patches, tmp_path_factory):
+    """Return a folder of such pictures, with the names of the classes."""
+    root = paint_patches(tmp_path_factory.mktemp("patches"))
+    (root / "classes.txt").write_text("ground\ndisc\nbar\n")
+    return root
+
+
+def small_segment_config(root, out):
+    return SegmentConfig(
+        data=DataConfig(root=str(root), image_size=32, batch_size=4, workers=0),
+        augment=SegmentAugmentConfig(min_scale=0.8, max_scale=1.25, rotate=5, blur=0.2),
+        sliding=SlidingConfig(flip=False),
+        model="lraspp",
+        model_args={"output_stride": 8},
+        backbone="test_efficientnet",
+        head_lr_scale=1.0,
+        epochs=3,
+        lr=0.05,
+        device="cpu",
+        threads=1,
+        out=str(out),
+    )
+
+
+@pytest.fixture
+def segment_config(patches, tmp_path):
+    """Return a segmentation run of a few steps."""
+    return small_segment_config(patches, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def segment_run(patches, tmp_path_factory):
+    """Return a segmentation run that learned the three classes."""
+    config = small_segment_config(patches, tmp_path_factory.mktemp("runs") / "segment")
+    return foveal.train(dataclasses.replace(config, epochs=20, optimizer="adamw", lr=3e-3))

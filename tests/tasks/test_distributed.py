@@ -85,6 +85,28 @@ def test_evaluation_gives_the_numbers_of_one_process(config, replaced):
     assert names <= expected.keys()
 
 
+def test_evaluation_of_pixels_gives_the_numbers_of_one_process(segment_run):
+    """Batches of 2, 2 and 1 of 5 pictures: two for one process, one for the other."""
+    flags = ("--json", "--data.batch_size", 2, "--sliding.flip")
+    output = run(torchrun("eval", segment_run.path, *flags))
+    expected = foveal.evaluate(segment_run, batch_size=2, flip=True).scores
+    assert json.loads(output) == expected
+    assert {"test/miou", "test/pixel_accuracy", "test/iou/disc"} <= expected.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["cross_entropy", OLS])
+def test_pixels_trained_by_two_processes(segment_config, replaced, tmp_path, loss):
+    """What the two processes wrote at the end, one process finds again, to the last digit."""
+    config = replaced(segment_config, loss=loss, batch_size=2)
+    write_config(tmp_path, replaced(config, out=str(tmp_path / "two")))
+    run(torchrun("train", "--config", tmp_path / "config.yaml"))
+    written = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    for split in ("val", "test"):
+        for key, value in foveal.evaluate(tmp_path / "two", split=split).scores.items():
+            assert value == written[key], key
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch_size", "loss"),  # 9 val pictures: 5 batches, 2, 1

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from foveal.config import ClassifyConfig
+from foveal.config import ClassifyConfig, SegmentConfig
 from foveal.tasks.hardware import environment, trainer_arguments
 
 CPU = ClassifyConfig(device="cpu")
@@ -23,7 +23,18 @@ def test_one_process_on_the_cpu():
         "num_nodes": 1,
         "strategy": "auto",
         "precision": "32-true",
+        "sync_batchnorm": False,
     }
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("kind", [ClassifyConfig, SegmentConfig])
+def test_crops_of_all_gpus_make_batchnorms_statistics(monkeypatch, kind, world, gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    found = trainer_arguments(kind())["sync_batchnorm"]
+    assert found == (kind is SegmentConfig and world == 2 and gpu)
 
 
 @pytest.mark.parametrize(("world", "local", "nodes"), [(2, None, 1), (2, 2, 1), (8, 4, 2)])

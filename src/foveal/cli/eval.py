@@ -26,6 +26,21 @@ def run(argv: Sequence[str]) -> int:
         help="strength of the fast gradient sign attack, in picture values [0, 1]; 0 is off; "
         "default: the run's own",
     )
+    parser.add_argument(
+        "--sliding.scales",
+        dest="scales",
+        type=numbers,
+        metavar="X,X",
+        help="scales at which pixels are looked at, such as 0.5,1,1.5; default: the run's own",
+    )
+    parser.add_argument(
+        "--sliding.flip",
+        dest="flip",
+        nargs="?",
+        const="true",
+        choices=["true", "false"],
+        help="also look at mirror images; default: the run's own",
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--json", action="store_true", help="print the scores as JSON only")
     args = parser.parse_args(argv)
@@ -43,11 +58,15 @@ def run(argv: Sequence[str]) -> int:
         on_error=args.on_error,
         device=args.device,
         fgsm=args.fgsm,
+        scales=args.scales,
+        flip=None if args.flip is None else args.flip == "true",
     )
     if os.environ.get("RANK", "0") != "0":  # under torchrun, every process has the same result
         return 0
     for complaint in result.left_out:
         print(f"left out: {complaint}", file=sys.stderr)
+    for remark in result.remarks:
+        print(remark, file=sys.stderr)
     if args.json:
         print(json.dumps(result.scores, indent=2))
         return 0
@@ -55,3 +74,8 @@ def run(argv: Sequence[str]) -> int:
     for name, value in result.scores.items():
         print(f"{name:20s} {value:.4f}")
     return 0
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Return numbers written as ``a,b``; argparse names this function where they are none."""
+    return tuple(float(part) for part in text.split(","))

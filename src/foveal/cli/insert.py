@@ -31,7 +31,8 @@ def run(argv: Sequence[str]) -> int:
     check_model_args(config)
     model = create_model(config.model, **config.model_args)  # type: ignore[arg-type]
     side, (insertion,) = args.image_size, config.insert
-    size = None if side is None else (int(config.model_args.get("in_chans", 3)), side, side)
+    channels = 1 if config.model_args.get("in_chans") == 1 else 3
+    size = None if side is None else (channels, side, side)
     report = insert(
         model,
         insertion.layer,

@@ -8,19 +8,18 @@ from foveal.cli.parser import CommandParser
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; status 2 if a picture did not open (the others are predicted)."""
-    parser = CommandParser(prog="foveal predict", description="Name what pictures show.")
+    parser = CommandParser(prog="foveal predict", description="Say what pictures show.")
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("images", metavar="IMAGE_OR_FOLDER", nargs="+")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     args = parser.parse_args(argv)
 
-    from foveal.data.pictures import printable
     from foveal.tasks.prediction import predict
 
     predictions = predict(args.run, args.images, device=args.device, on_error="skip")
     for item in predictions[:20]:
-        print(f"{printable(item.path)}: {item.label or '(none)'} {item.probability:.0%}")
+        print(item)
     if len(predictions) > 20:
         print(f"... and {len(predictions) - 20} more")
     for path in predictions.save(args.out):

@@ -127,20 +127,35 @@ def _collate(samples: Any) -> Any:
     return samples if isinstance(samples, DamagedPictureError) else default_collate(samples)
 
 
+def _collate_apart(samples: Any) -> Any:
+    if isinstance(samples, DamagedPictureError):
+        return samples
+    pictures, targets, indices = zip(*samples, strict=True)
+    return list(pictures), list(targets), torch.stack(indices)
+
+
 def make_loader(
     dataset: TransformedPictures | TransformedMasks,
     batches: BatchSampler,
     *,
     workers: int,
     pin_memory: bool = False,
+    stacked: bool = True,
 ) -> PictureLoader:
     """Return a loader of the sampler's batches: (x [B, C, H, W], target [B, ...], index [B]).
 
     Its worker processes draw nothing from the training process's random state.
+
+    Args:
+        dataset: the samples.
+        batches: which of them form which batch.
+        workers: processes that read pictures; 0 reads in this one.
+        pin_memory: whether the batches go to a GPU.
+        stacked: False keeps pictures and targets as lists of B tensors, whose sizes may differ.
     """
     return PictureLoader(
         dataset,
-        collate_fn=_collate,
+        collate_fn=_collate if stacked else _collate_apart,
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -169,24 +184,6 @@ def _end_when_trainer_says() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
         pass
     os._exit(0)
-
-
-def whole_batch_size(pictures: MaskedPictures, batch_size: int) -> int:
-    """Return how many whole pictures of a split may form one batch: 1 where their sizes differ.
-
-    Nothing is padded in evaluation: a network that looks at the whole picture would give another
-    result for each border, and so a score that depends on the batch size.
-
-    Args:
-        pictures: one split; the headers are read until a size differs from the first.
-        batch_size: what is wanted.
-
-    Raises:
-        DamagedPictureError: a picture does not open.
-    """
-    sizes = (pictures.size(index) for index in range(len(pictures)))
-    first = next(sizes, None)
-    return batch_size if all(size == first for size in sizes) else 1
 
 
 class _Openable(Protocol):

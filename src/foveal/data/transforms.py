@@ -84,6 +84,20 @@ def with_channels(image: Image.Image, channels: int) -> Image.Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
+class WholePreprocess(Preprocess):
+    """What a network for pixels wants to see: the whole picture at its own size, normalised.
+
+    ``image_size`` is the side of the crops that it was trained on; ``crop_pct`` is of no account.
+
+    Shape:
+        input: a PIL image; output: float32 [C, H, W], C = len(mean), RGB or grey.
+    """
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Return the network's input for one picture."""
+        return self.normalize(with_channels(image, self.channels))
+
+
 class TrainTransform:
     """Random crop, mirror, colour, RandAugment and erasing, then the network's normalisation.
 

@@ -35,11 +35,21 @@ class Traced:
 
 
 def write(subject: Subject, path: Path) -> Written:
-    """Trace, write and read back."""
+    """Trace, write and read back.
+
+    Raises:
+        ValueError: the network cannot be traced, or its graph not be written.
+    """
     traced = trace(subject, guarded=True)
-    torch.export.save(
-        traced.program, path, extra_files={METADATA_FILE: json.dumps(subject.metadata)}
-    )
+    try:
+        torch.export.save(
+            traced.program, path, extra_files={METADATA_FILE: json.dumps(subject.metadata)}
+        )
+    except OSError:
+        raise
+    except Exception as error:  # it has no common class for what it does not know
+        reason = first_line(error)
+        raise ValueError(f"torch.export cannot write the network: {reason}") from error
     with warnings.catch_warnings():
         # torch 2.11 reads the weights into buffers that it calls not writable.
         warnings.simplefilter("ignore")

@@ -12,17 +12,22 @@ from foveal.losses.generalized_cross_entropy import (
     GeneralizedCrossEntropy,
     generalized_cross_entropy,
 )
+from foveal.losses.ohem import OhemCrossEntropy, ohem_cross_entropy
 from foveal.losses.online_label_smoothing import OnlineLabelSmoothing
 from foveal.losses.symmetric_cross_entropy import SymmetricCrossEntropy, symmetric_cross_entropy
+from foveal.losses.with_auxiliary import WithAuxiliary
 from foveal.names import unknown
 
 __all__ = [
     "LOSSES",
     "GeneralizedCrossEntropy",
+    "OhemCrossEntropy",
     "OnlineLabelSmoothing",
     "SymmetricCrossEntropy",
+    "WithAuxiliary",
     "create_loss",
     "generalized_cross_entropy",
+    "ohem_cross_entropy",
     "symmetric_cross_entropy",
 ]
 
@@ -31,6 +36,7 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "label_smoothing": functools.partial(nn.CrossEntropyLoss, label_smoothing=0.1),
     "symmetric_cross_entropy": SymmetricCrossEntropy,
     "generalized_cross_entropy": GeneralizedCrossEntropy,
+    "ohem_cross_entropy": OhemCrossEntropy,
     "online_label_smoothing": OnlineLabelSmoothing,
     "online_label_smoothing_cifar": functools.partial(OnlineLabelSmoothing, init="zeros"),
     "online_label_smoothing_finegrained": functools.partial(

@@ -2,7 +2,7 @@
 
 As in :class:`torch.nn.CrossEntropyLoss`: targets are class indices or probabilities, pixels are
 samples, samples of ``ignore_index`` count for nothing, and with class weights a mean over indices
-is divided by the sum of the samples' weights.
+is divided by the sum of the samples' weights. Where nothing counts the mean is 0 (torch: nan).
 """
 
 from dataclasses import dataclass
@@ -56,12 +56,15 @@ class Rows:
             losses = losses.where(self.counted, 0.0)
         if reduction == "none":
             return losses.reshape(self.shape)
-        if reduction == "sum" or not self.indices or (weight is None and self.counted is None):
+        by_weight = weight is not None and self.indices
+        if reduction == "sum" or not (by_weight or self.counted is not None):
             return losses.mean() if reduction == "mean" else losses.sum()
-        parts = torch.ones_like(losses) if weight is None else weight.to(losses)[self.target]
+        parts = torch.ones_like(losses)
+        if weight is not None and self.indices:
+            parts = weight.to(losses)[self.target]
         if self.counted is not None:
             parts = parts.where(self.counted, 0.0)
-        return losses.sum() / parts.sum()
+        return losses.sum() / parts.sum().clamp_min(torch.finfo(parts.dtype).tiny)
 
 
 def to_rows(logits: Tensor, target: Tensor, ignore_index: int = -100) -> Rows:

@@ -8,11 +8,16 @@ from foveal.metrics.classification import (
     expected_calibration_error,
 )
 from foveal.metrics.fgsm import fgsm
+from foveal.metrics.segmentation import SegmentationScores, class_iou, confusion_matrix, overlap
 
 __all__ = [
     "ClassificationScores",
     "MultiLabelScores",
+    "SegmentationScores",
     "calibration_bins",
+    "class_iou",
+    "confusion_matrix",
     "expected_calibration_error",
     "fgsm",
+    "overlap",
 ]

@@ -11,6 +11,12 @@ from foveal.recipes.coordinate import coordinate_imagenet
 from foveal.recipes.demo import demo
 from foveal.recipes.online_label_smoothing import ols_cifar100, ols_finegrained, ols_imagenet
 from foveal.recipes.sandglass import mobilenext_imagenet
+from foveal.recipes.segmentation import (
+    camvid_small,
+    scenes_small,
+    spnet_ade20k,
+    spnet_cityscapes,
+)
 from foveal.recipes.triplet import triplet_mobilenetv2_imagenet, triplet_resnet50_imagenet
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
@@ -22,4 +28,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "ols_cifar100": ols_cifar100,
     "ols_finegrained": ols_finegrained,
     "ols_imagenet": ols_imagenet,
+    "spnet_ade20k": spnet_ade20k,
+    "spnet_cityscapes": spnet_cityscapes,
+    "camvid_small": camvid_small,
+    "scenes_small": scenes_small,
 }

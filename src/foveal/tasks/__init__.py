@@ -16,7 +16,10 @@ from foveal.config import TrainConfig, task_of
 if TYPE_CHECKING:
     from foveal.tasks.setup import Setup
 
-SETUPS = {"classify": ("foveal.tasks.classify", "ClassifySetup")}
+SETUPS = {
+    "classify": ("foveal.tasks.classify", "ClassifySetup"),
+    "segment": ("foveal.tasks.segment", "SegmentSetup"),
+}
 
 
 def make_setup(

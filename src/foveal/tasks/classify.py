@@ -2,9 +2,7 @@
 
 import csv
 import dataclasses
-import hashlib
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,10 @@ from foveal.data.classification import read_classification
 from foveal.data.label_noise import noisy_targets
 from foveal.data.loading import (
     Batch,
+    SoundPictures,
     TransformedPictures,
     leave_out_damaged,
     make_loader,
-    probe_all,
 )
 from foveal.data.parts import StoredPictures, with_targets
 from foveal.data.pictures import printable
@@ -33,15 +31,14 @@ from foveal.losses import create_loss
 from foveal.metrics import ClassificationScores, MultiLabelScores, fgsm
 from foveal.models.input_size import check_input_size
 from foveal.names import unknown
-from foveal.tasks.progress import reading_bar
+from foveal.tasks.class_weights import balanced_weights
 from foveal.tasks.report import Figure
 from foveal.tasks.run import build_model
-from foveal.tasks.setup import Setup
+from foveal.tasks.setup import Setup, normalization_of
 from foveal.tasks.task import Task
 
 DEFAULT_IMAGE_SIZE = 224
 SMALL_IMAGE_SIZE = 64
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ClassifyTask(Task):
@@ -75,7 +72,8 @@ class ClassifyTask(Task):
             weight = _positive_weights(targets) if balanced else None
             loss: nn.Module = nn.BCEWithLogitsLoss(pos_weight=weight)
         else:
-            weight = _class_weights(targets, num_classes) if balanced else None
+            counts = np.bincount(targets, minlength=num_classes) if balanced else None
+            weight = None if counts is None else balanced_weights(counts)
             loss = create_loss(config.loss, num_classes, weight, **config.loss_args)
         super().__init__(
             config,
@@ -97,7 +95,7 @@ class ClassifyTask(Task):
     def training_loss(self, batch: Batch) -> Tensor:
         """Return the loss of one batch, with mixup or cutmix if asked for."""
         x, target, _ = batch
-        x = self._memory_format(x)
+        x = self.memory_format(x)
         if self.mixing is not None:
             if target.ndim == 1:
                 target = nn.functional.one_hot(target, self.num_classes).to(x.dtype)
@@ -108,7 +106,7 @@ class ClassifyTask(Task):
     def update_scores(self, batch: Batch) -> None:
         """Add one batch to the scores."""
         x, target, index = batch
-        self.scores.update(index, self(self._memory_format(x)).float(), target)
+        self.scores.update(index, self(self.memory_format(x)).float(), target)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one batch, also as the fast gradient sign method changes it."""
@@ -116,7 +114,7 @@ class ClassifyTask(Task):
         if self.attacked_scores is not None:
             x, target, index = batch
             mean, std = self.preprocess.mean, self.preprocess.std
-            x = self._memory_format(x)
+            x = self.memory_format(x)
             x = fgsm(self.evaluated_model, x, target, self.config.fgsm, mean=mean, std=std)
             self.attacked_scores.update(index, self(x).float(), target)
 
@@ -133,9 +131,6 @@ class ClassifyTask(Task):
             scores["accuracy_fgsm"] = self.attacked_scores.compute()["accuracy"]
         return scores
 
-    def _memory_format(self, x: Tensor) -> Tensor:
-        return x.to(memory_format=torch.channels_last) if self.config.channels_last else x
-
 
 def _mixing(config: ClassifyConfig, num_classes: int) -> v2.Transform | None:
     """Return mixup, cutmix, one of both drawn for each batch, or nothing."""
@@ -145,12 +140,6 @@ def _mixing(config: ClassifyConfig, num_classes: int) -> v2.Transform | None:
     if config.augment.cutmix:
         choices.append(v2.CutMix(alpha=config.augment.cutmix, num_classes=num_classes))
     return v2.RandomChoice(choices) if len(choices) > 1 else (choices[0] if choices else None)
-
-
-def _class_weights(targets: np.ndarray, num_classes: int) -> Tensor:
-    """Return weights inverse to frequency, 1 for a class of average size, [K]."""
-    counts = np.bincount(targets, minlength=num_classes)
-    return torch.as_tensor(len(targets) / (num_classes * np.maximum(counts, 1))).float()
 
 
 def _positive_weights(targets: np.ndarray) -> Tensor:
@@ -175,6 +164,7 @@ class ClassifySetup(Setup):
     """
 
     config: ClassifyConfig
+    splits: dict[str, StoredPictures]
 
     def __init__(
         self,
@@ -193,7 +183,7 @@ class ClassifySetup(Setup):
             split_seed=config.data.split_seed,
         )
         self.layout, self.origins = data.layout, dict(data.origins)
-        self.splits: dict[str, StoredPictures] = dict(data.splits)
+        self.splits = dict(data.splits)
         self.notes = data.notes
         if model is None:
             data.require_training()
@@ -211,29 +201,20 @@ class ClassifySetup(Setup):
                 name: _with_classes(split, data.classes, self.classes, config.multi_label)
                 for name, split in self.splits.items()
             }
-        self.left_out: list[str] = []
-        self._first_pass(splits)
+        self.first_pass(splits)
         self.true_targets = self.splits["train"].targets
         if model is None and config.data.label_noise:
             self._add_label_noise()
 
-    def _first_pass(self, splits: Sequence[str]) -> None:
-        """Find damaged pictures before time is spent on training."""
-        # Splits may share pictures (a layout without a test part): look at each once.
-        seen: dict[int, StoredPictures] = {}
-        for name in splits:
-            split = self.splits[name]
-            if id(split) not in seen:
-                with reading_bar(f"looking at the {name} pictures") as progress:
-                    if self.config.data.on_error == "skip":
-                        sound = leave_out_damaged(split, progress)
-                        self._check_classes_left(name, split, sound.pictures)
-                        seen[id(split)] = sound.pictures
-                        self.left_out += sound.damaged
-                    else:
-                        probe_all(split, progress)
-                        seen[id(split)] = split
-            self.splits[name] = seen[id(split)]
+    def sound(self, split: str, progress: Any) -> SoundPictures[StoredPictures]:
+        """Return a split without its damaged pictures.
+
+        Raises:
+            ValueError: no picture of a class is left.
+        """
+        sound = leave_out_damaged(self.splits[split], progress)
+        self._check_classes_left(split, self.splits[split], sound.pictures)
+        return sound
 
     def _check_classes_left(self, name: str, old: StoredPictures, new: StoredPictures) -> None:
         if self.config.multi_label:
@@ -274,20 +255,9 @@ class ClassifySetup(Setup):
             writer.writerow([printable(name) for name in names])
         return {"label_noise.csv": text.getvalue()}
 
-    def fingerprint(self) -> dict[str, str]:
-        """Return number, and a hash of classes, file names and labels, of each split."""
-        prints = {}
-        for name, split in self.splits.items():
-            digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=8)
-            digest.update(np.ascontiguousarray(split.targets).tobytes())
-            for index in range(len(split)):
-                digest.update(os.path.basename(split.name(index)).encode(errors="surrogateescape"))
-            prints[name] = f"{len(split)} pictures, {digest.hexdigest()}"
-        return prints
-
-    def size(self, split: str) -> int:
-        """Return the number of pictures of a split."""
-        return len(self.splits[split])
+    def label_bytes(self, split: str) -> bytes:
+        """Return the labels of a split."""
+        return np.ascontiguousarray(self.splits[split].targets).tobytes()
 
     def loader(
         self, split: str, batches: BatchSampler, *, augmented: bool = False
@@ -329,15 +299,10 @@ def preprocess_of(model: nn.Module, image_size: int) -> Preprocess:
     Small pictures (up to 64 pixels) are used whole; larger ones lose their border as timm does.
     """
     cfg: dict[str, Any] = getattr(model, "default_cfg", {})
-    mean, std = tuple(cfg.get("mean", IMAGENET_MEAN)), tuple(cfg.get("std", IMAGENET_STD))
-    if getattr(model, "in_chans", 3) == 1:
-        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
     return Preprocess(
         image_size=image_size,
-        mean=mean,
-        std=std,
         crop_pct=cfg.get("crop_pct", 0.875) if image_size > SMALL_IMAGE_SIZE else 1.0,
-        interpolation=cfg.get("interpolation", "bilinear"),
+        **normalization_of(model),
     )
 
 

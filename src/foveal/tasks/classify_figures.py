@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foveal.explanation import Gates, coordinate_gates
 from foveal.metrics import ClassificationScores, MultiLabelScores
+from foveal.tasks.confusion_figure import MOST_CLASSES_DRAWN, draw_confusion
 from foveal.tasks.reliability_figure import draw_reliability
 from foveal.tasks.report import BAD, GOOD, INK, Figure, save_figure, short
 from foveal.tasks.soft_labels_figure import draw_soft_labels
@@ -19,7 +20,6 @@ from foveal.tasks.soft_labels_figure import draw_soft_labels
 if TYPE_CHECKING:
     from foveal.tasks.classify import ClassifySetup, ClassifyTask
 
-MOST_CLASSES_DRAWN = 40
 PREDICTIONS_DRAWN, MISTAKES_DRAWN, GATES_DRAWN = 24, 16, 4
 
 
@@ -51,7 +51,8 @@ def draw(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> list[Fig
                 )
             )
         if len(setup.classes) <= MOST_CLASSES_DRAWN:
-            figures.append(_confusion(scores, setup.classes, folder))
+            counts = scores.confusion(len(setup.classes))
+            figures.append(draw_confusion(counts, setup.classes, folder))
         right = (target == prediction).double()
         figures.append(draw_reliability(scores.column("confidence"), right, folder))
         figures += [
@@ -97,27 +98,6 @@ def _grid(
         axes.imshow(_picture(setup, index))
         axes.set_title(text, fontsize=8, color=GOOD if right else BAD, parse_math=False)
     return canvas
-
-
-def _confusion(scores: ClassificationScores, classes: Sequence[str], folder: Path) -> Figure:
-    counts = scores.confusion(len(classes)).numpy()
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 2.5 + 0.42 * len(classes)
-    canvas = Canvas(figsize=(side, side), layout="constrained")
-    axes = canvas.subplots()
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    names = [short(name) for name in classes]
-    style: dict[str, Any] = {"fontsize": 8, "parse_math": False}  # a name may hold dollar signs
-    axes.set_xticks(range(len(classes)), names, rotation=60, ha="right", **style)
-    axes.set_yticks(range(len(classes)), names, **style)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    for row, column in zip(*counts.nonzero(), strict=True):
-        color = "white" if share[row, column] > 0.5 else INK
-        text = str(counts[row, column])
-        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
-    caption = "Test pictures of each true class (row) by predicted class (column), counts."
-    return save_figure(canvas, folder / "confusion.png", "Confusion", caption)
 
 
 def _multi_label_grid(scores: MultiLabelScores, setup: "ClassifySetup", folder: Path) -> Figure:

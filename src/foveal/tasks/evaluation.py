@@ -1,12 +1,13 @@
 """``foveal.evaluate``: the scores of a run's best weights on any split of any data."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from lightning import Trainer
 
-from foveal.config import ClassifyConfig, task_of
+from foveal.config import ClassifyConfig, SegmentConfig, task_of
 from foveal.tasks import make_setup
 from foveal.tasks.hardware import trainer_arguments
 from foveal.tasks.progress import progress_arguments, quiet_lightning
@@ -24,12 +25,14 @@ class Evaluation:
         pictures: number of pictures.
         origin: where the split's pictures came from, one phrase.
         left_out: one complaint for each damaged picture that was left out.
+        remarks: what a reader of the scores should know, such as classes without a score.
     """
 
     scores: dict[str, float]
     pictures: int
     origin: str
     left_out: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -44,6 +47,8 @@ def evaluate(
     on_error: Literal["stop", "skip"] | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
     fgsm: float | None = None,
+    scales: Sequence[float] | None = None,
+    flip: bool | None = None,
 ) -> Evaluation:
     """Score a run's best weights.
 
@@ -63,10 +68,12 @@ def evaluate(
         device: None takes the run's.
         fgsm: strength of the fast gradient sign attack that gives ``accuracy_fgsm``, in [0, 1];
             0 is off, None takes the run's.
+        scales: at which a network for pixels looks at pictures; None takes the run's.
+        flip: whether it also looks at their mirror images; None takes the run's.
 
     Raises:
-        ValueError: no such run or split, data with other classes, or an attack where there is not
-            one class a picture.
+        ValueError: no such run or split, data with other classes, or what is of another task's
+            runs: an attack where there is not one class a picture, scales where there is.
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"the split must be train, val or test, not {split!r}")
@@ -76,6 +83,18 @@ def evaluate(
         if not isinstance(config, ClassifyConfig):
             raise ValueError(f"fgsm is of classify runs, and {folder} is of {task_of(config)}")
         config = dataclasses.replace(config, fgsm=fgsm)
+    if scales is not None or flip is not None:
+        if not isinstance(config, SegmentConfig):
+            raise ValueError(
+                f"scales and flip are of segment runs, and {folder} is of {task_of(config)}"
+            )
+        sliding = config.sliding
+        sliding = dataclasses.replace(
+            sliding,
+            scales=sliding.scales if scales is None else tuple(scales),
+            flip=sliding.flip if flip is None else flip,
+        )
+        config = dataclasses.replace(config, sliding=sliding)
     data = config.data
     if root is not None:
         data = dataclasses.replace(data, root=str(root), layout=layout, domain=None)
@@ -101,4 +120,6 @@ def evaluate(
         )
         trainer.test(task, setup.evaluation_loader(split), verbose=False, weights_only=True)
     scores = {key.replace("test/", f"{split}/", 1): v for key, v in task.evaluated.items()}
-    return Evaluation(scores, setup.size(split), setup.origins[split], tuple(setup.left_out))
+    return Evaluation(
+        scores, setup.size(split), setup.origins[split], tuple(setup.left_out), task.remarks()
+    )

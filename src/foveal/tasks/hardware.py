@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import foveal
-from foveal.config import TrainConfig
+from foveal.config import TrainConfig, task_of
 
 PRECISION = {"no": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 RECORDED = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy", "pillow")
@@ -36,6 +36,8 @@ def trainer_arguments(config: TrainConfig) -> dict[str, Any]:
         "num_nodes": world_size // local_size,
         "strategy": "ddp" if world_size > 1 else "auto",
         "precision": PRECISION[config.amp],
+        # A GPU's few crops are too few for the statistics of BatchNorm.
+        "sync_batchnorm": on_gpu and world_size > 1 and task_of(config) == "segment",
     }
 
 

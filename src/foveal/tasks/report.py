@@ -81,7 +81,11 @@ def short(name: str, most: int = 14) -> str:
 def draw_curves(history: Sequence[Mapping[str, float]], folder: Path) -> Figure:
     """Draw loss and validation scores over the epochs."""
     epochs = [row["epoch"] for row in history]
-    scores = [k for k in history[0] if k.startswith("val/") and k not in ("val/nll", "val/ece")]
+    scores = [
+        k
+        for k in history[0]
+        if k.startswith("val/") and k not in ("val/nll", "val/ece") and "/iou/" not in k
+    ]
     losses = [k for k in ("train/loss", "val/nll") if k in history[0]]
     canvas = Canvas(figsize=(9, 3.2), layout="constrained")
     for axes, keys in zip(canvas.subplots(1, 2), (losses, scores[:4]), strict=True):
@@ -107,7 +111,7 @@ def write_report(
 ) -> None:
     """Write the page; every text is escaped and every picture is inside it."""
     title = f"{config.model} · {task_of(config)}"
-    test = {k: v for k, v in metrics.items() if k.startswith("test/")}
+    test = {k: v for k, v in metrics.items() if k.startswith("test/") and "/iou/" not in k}
     cards = "".join(
         f'<div class="card"><b>{value:.4f}</b><span>{html.escape(key)}</span></div>'
         for key, value in list(test.items())[:8]

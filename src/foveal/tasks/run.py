@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,25 @@ import yaml
 from safetensors.torch import load_file, save
 from torch import nn
 
-from foveal.config import TrainConfig, from_dict, task_of, to_dict
-from foveal.data.transforms import Preprocess
+from foveal.config import SegmentConfig, TrainConfig, from_dict, task_of, to_dict
+from foveal.data.transforms import Preprocess, WholePreprocess
 from foveal.files import replacing
-from foveal.models import check_input_size, create_model
+from foveal.models import TASK_NETWORKS, check_input_size, create_model, list_models
 from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
-from foveal.names import nearest
+from foveal.names import nearest, unknown
 from foveal.surgery import holds_inserted, insert
 
 CONFIG, WEIGHTS, METRICS = "config.yaml", "best.safetensors", "metrics.json"
 # What may change between a run and its continuation without changing its result.
-FREE_TO_CHANGE = {"out", "device", "threads", "tensorboard", "data.workers", "data.root"}
+FREE_TO_CHANGE = {
+    "out",
+    "device",
+    "threads",
+    "tensorboard",
+    "data.workers",
+    "data.root",
+    "sliding.window_batch",
+}
 # Values that a run replaces by what it found.
 RESOLVED_LATER = {"data.image_size": None, "data.layout": "auto"}
 
@@ -126,10 +134,16 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def save_weights(
-    path: Path, model: nn.Module, config: TrainConfig, classes: Sequence[str], pre: Preprocess
+    path: Path,
+    model: nn.Module,
+    config: TrainConfig,
+    classes: Sequence[str],
+    pre: Preprocess,
+    more: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a network's weights with all that is needed to use them."""
+    """Write a network's weights with all that is needed to use them, and ``more`` texts."""
     metadata = {
+        **(more or {}),
         "task": task_of(config),
         "model": config.model,
         "model_args": json.dumps(dict(config.model_args)),
@@ -137,6 +151,9 @@ def save_weights(
         "classes": json.dumps(list(classes), ensure_ascii=False),
         "preprocess": json.dumps(pre.to_dict()),
     }
+    if isinstance(config, SegmentConfig):
+        metadata["backbone"] = config.backbone or ""
+        metadata["backbone_args"] = json.dumps(dict(config.backbone_args))
     # Clones, because safetensors refuses tensors that share memory (tied weights).
     state = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -149,7 +166,8 @@ def save_weights(
 def load(run: str | Path | Run) -> nn.Module:
     """Return a run's network with its best weights, on the CPU, in eval mode.
 
-    The network has ``.classes`` (tuple of names) and ``.preprocess`` (PIL image -> [C, H, W]).
+    The network has ``.classes`` (tuple of names) and ``.preprocess`` (PIL image -> [C, H, W]); one
+    for pixels takes the whole picture at its own size, and has ``.colors`` (RGB of each class).
 
     Args:
         run: a run folder, or what :func:`foveal.train` returned.
@@ -177,8 +195,11 @@ def load(run: str | Path | Run) -> nn.Module:
     )
     model.load_state_dict(load_file(path))
     model.classes = classes  # type: ignore[assignment]
-    preprocess = Preprocess.from_dict(json.loads(metadata["preprocess"]))
+    kind = WholePreprocess if isinstance(config, SegmentConfig) else Preprocess
+    preprocess = kind.from_dict(json.loads(metadata["preprocess"]))
     model.preprocess = preprocess  # type: ignore[assignment]
+    if "colors" in metadata:
+        model.colors = json.loads(metadata["colors"])
     model.metadata = metadata
     return model.eval()
 
@@ -187,15 +208,22 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
     """Return the network that a config describes, with the starting weights it asks for.
 
     Raises:
-        ValueError: ``model_args`` holds what the run decides, or channels that no picture has.
+        ValueError: ``model_args`` holds what the run decides, or channels that no picture has, or
+            the network is of another task.
     """
     check_model_args(config)
+    _check_task(config)
     checkpoint = find_state_dict(read_checkpoint(config.checkpoint)) if config.checkpoint else None
+    arguments: dict[str, Any] = dict(config.model_args)
+    if isinstance(config, SegmentConfig):
+        if config.backbone is not None:
+            arguments["backbone"] = config.backbone
+        if config.backbone_args:
+            arguments["backbone_args"] = config.backbone_args
+        if checkpoint is not None and not any(key.startswith("backbone.") for key in checkpoint):
+            arguments["backbone_checkpoint"], checkpoint = config.checkpoint, None
     model = create_model(
-        config.model,
-        pretrained=config.pretrained,
-        num_classes=num_classes,
-        **config.model_args,  # type: ignore[arg-type]  # in_chans and features_only are among them
+        config.model, pretrained=config.pretrained, num_classes=num_classes, **arguments
     )
     # A checkpoint is the plain network's, or of one that had the layers already.
     source = f"the checkpoint {config.checkpoint!r}"
@@ -228,6 +256,14 @@ def check_model_args(config: TrainConfig) -> None:
     for key in ("name", "pretrained", "num_classes", "checkpoint_path", "features_only"):
         if key in config.model_args:
             raise ValueError(f"model_args.{key} cannot be given: the data and the task decide it")
+    elsewhere = {
+        "backbone": "backbone",
+        "backbone_args": "backbone_args",
+        "backbone_checkpoint": "checkpoint",
+    }
+    for key in elsewhere:
+        if key in config.model_args:
+            raise ValueError(f"model_args.{key} is --{elsewhere[key]}: give it there")
     if config.model_args.get("in_chans", 3) not in (1, 3):
         raise ValueError(
             "model_args.in_chans must be 1 (grey) or 3 (RGB), "
@@ -235,7 +271,25 @@ def check_model_args(config: TrainConfig) -> None:
         )
 
 
+def _check_task(config: TrainConfig) -> None:
+    """Do nothing if the network is one of the config's task."""
+    task = task_of(config)
+    own, _ = TASK_NETWORKS.get(config.model, ("classify", None))
+    if own == task:
+        return
+    if task == "classify":
+        raise ValueError(f"{config.model} is of another task: did you mean `foveal train {own}`?")
+    names = [name for name, (its_task, _) in TASK_NETWORKS.items() if its_task == task]
+    if list_models(config.model.split(".")[0] + "*", task="classify"):
+        raise ValueError(
+            f"{config.model} names whole pictures: give it as --backbone, and --model "
+            f"{' or '.join(names)}"
+        )
+    raise ValueError(unknown(f"model of `foveal train {task}`", config.model, names))
+
+
 def _input_size(config: TrainConfig) -> tuple[int, int, int] | None:
     """Return (C, H, W) of the run's pictures; None where the network has to say."""
     side = config.data.image_size
-    return None if side is None else (int(config.model_args.get("in_chans", 3)), side, side)
+    channels = 1 if config.model_args.get("in_chans") == 1 else 3
+    return None if side is None else (channels, side, side)

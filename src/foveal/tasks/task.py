@@ -9,6 +9,7 @@ from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
@@ -80,6 +81,10 @@ class Task(LightningModule):
         """Return the evaluated network's output for pictures [B, C, H, W]."""
         return self.evaluated_model(x)
 
+    def memory_format(self, x: Tensor) -> Tensor:
+        """Return pictures [B, C, H, W] in the memory format of the run."""
+        return x.to(memory_format=torch.channels_last) if self.config.channels_last else x
+
     def training_loss(self, batch: Any) -> Tensor:
         """Return the scalar loss of one batch."""
         raise NotImplementedError
@@ -102,16 +107,21 @@ class Task(LightningModule):
         steps = self.steps_per_epoch * self.config.epochs
         return steps if self.config.max_steps is None else min(steps, self.config.max_steps)
 
-    def configure_optimizers(self) -> Any:
-        """Return timm's optimiser (biases and norms without weight decay) and schedule."""
+    def make_optimizer(self) -> Optimizer:
+        """Return timm's optimiser: biases and norms without weight decay."""
         config = self.config
-        optimizer = create_optimizer_v2(
+        return create_optimizer_v2(
             self.model,
             opt=config.optimizer,
             lr=config.lr,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
         )
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser and timm's schedule."""
+        config = self.config
+        optimizer = self.make_optimizer()
         warmup_steps = round(config.warmup_epochs * self.steps_per_epoch)
         # One "epoch" of timm's factory is one optimiser step here.
         scheduler, _ = create_scheduler_v2(
@@ -227,6 +237,10 @@ class Task(LightningModule):
         """Return the scores of the test; a task may have more there than in validation."""
         scores: dict[str, float] = self.scores.compute()
         return scores
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return sentences that a reader of the last scores should know."""
+        return ()
 
     def _finish_scores(self, prefix: str, scores: dict[str, float]) -> None:
         self.evaluated = {prefix + name: value for name, value in scores.items()}

@@ -227,6 +227,7 @@ class _Training:
                 self.config,
                 self.setup.classes,
                 self.setup.preprocess,
+                self.setup.weights_metadata(),
             )
         write_text(self.folder / "metrics.csv", _csv(task.history))
         row = task.history[-1]
@@ -267,7 +268,10 @@ class _Training:
         )
         # Last: a folder with metrics.json is a finished run.
         write_json(self.folder / METRICS, metrics)
-        print("  ".join(f"{key} {value:.4f}" for key, value in scores.items()))
+        main = {key: value for key, value in scores.items() if "/iou/" not in key}
+        print("  ".join(f"{key} {value:.4f}" for key, value in main.items()))
+        for remark in self.task.remarks():
+            print(remark)
         print(f"report: {self.folder / 'report.html'}", flush=True)
 
 
@@ -301,7 +305,8 @@ def _check_same_run(folder: Path, config: TrainConfig) -> None:
 
 def _csv(rows: list[dict[str, float]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for row in rows for name in row))  # a score may be undefined
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
