@@ -72,8 +72,8 @@ def label_table(values: Sequence[int], ignored: Iterable[int] = ()) -> NDArray[n
 
     Example:
         >>> camvid = label_table(range(11), ignored=[11])
-        >>> camvid[10], camvid[11], camvid[12], camvid[255]
-        (10, 255, -1, 255)
+        >>> [int(camvid[value]) for value in (10, 11, 12, 255)]
+        [10, 255, -1, 255]
     """
     table = np.full(256, -1, np.int16)
     table[[*ignored, IGNORED]] = IGNORED
