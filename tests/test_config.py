@@ -13,6 +13,7 @@ from foveal.config import (
     DataConfig,
     Insertion,
     SegmentAugmentConfig,
+    SegmentConfig,
     from_dict,
     task_of,
     to_dict,
@@ -213,3 +214,16 @@ def test_milestones_that_mean_nothing(changes, message):
 def test_changes_of_pictures_with_masks_are_checked(fields, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         SegmentAugmentConfig(**fields)
+
+
+def test_arguments_of_other_functions_are_plain_from_the_start():
+    """A run writes its config after hours of training: what it cannot read back is refused now."""
+    config = SegmentConfig(backbone_args={"channels": (32, 64)}, model_args={"gate": None})
+    assert config.backbone_args == {"channels": [32, 64]}
+    assert from_dict(to_dict(config)) == config
+    assert Insertion(layer="mixed", where="x", layer_args={"pool_sizes": (8, 4)}).layer_args == {
+        "pool_sizes": [8, 4]
+    }
+    for value in ({"a": 1}, object(), [[1, 2]], len):
+        with pytest.raises(ValueError, match=r"^config key 'model_args.x' must be int"):
+            ClassifyConfig(model_args={"x": value})

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from foveal.names import unknown
 
 Scalar = int | float | bool | str | None
+Argument = int | float | bool | str | None | list[Scalar]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +203,7 @@ class Insertion:
     layer: str
     where: str
     identity: bool = False
-    layer_args: dict[str, Scalar] = field(default_factory=dict)
+    layer_args: dict[str, Argument] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -216,6 +217,7 @@ class Insertion:
                 raise TypeError(
                     f"the {name} of an Insertion must be {kind.__name__}, not {value!r}"
                 )
+        _plain_arguments(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,12 +269,12 @@ class TrainConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     model: str = "mobilenetv2_100_coordinate"
-    model_args: dict[str, Scalar] = field(default_factory=dict)
+    model_args: dict[str, Argument] = field(default_factory=dict)
     pretrained: bool = False
     checkpoint: str | None = None
     insert: tuple[Insertion, ...] = ()
     loss: str = "cross_entropy"
-    loss_args: dict[str, Scalar] = field(default_factory=dict)
+    loss_args: dict[str, Argument] = field(default_factory=dict)
     epochs: int = 20
     max_steps: int | None = None
     optimizer: str = "adamw"
@@ -298,6 +300,7 @@ class TrainConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
+        _plain_arguments(self)
         if self.data.batch_size is None:
             data = dataclasses.replace(self.data, batch_size=self.DEFAULT_BATCH_SIZE)
             object.__setattr__(self, "data", data)
@@ -398,7 +401,7 @@ class SegmentConfig(TrainConfig):
 
     model: str = "deeplabv3"
     backbone: str | None = None
-    backbone_args: dict[str, Scalar] = field(default_factory=dict)
+    backbone_args: dict[str, Argument] = field(default_factory=dict)
     augment: SegmentAugmentConfig = field(default_factory=SegmentAugmentConfig)
     sliding: SlidingConfig = field(default_factory=SlidingConfig)
     aux_weight: float = 0.4
@@ -430,6 +433,13 @@ def _at_least(name: str, value: float, least: float) -> None:
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} must lie in [{low}, {high}], not {value!r}")
+
+
+def _plain_arguments(config: Any) -> None:
+    """Hold all arguments of other functions to what a file can hold, tuples as lists."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        if typing.get_origin(hint) is dict:
+            object.__setattr__(config, name, _convert(hint, getattr(config, name), name))
 
 
 TASK_CONFIGS: dict[str, type[TrainConfig]] = {
@@ -495,10 +505,10 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise ValueError(f"config key {key!r} must hold keys, not {value!r}")
         return {str(k): _convert(args[1], v, f"{key}.{k}") for k, v in value.items()}
-    if origin is tuple:
+    if origin in (tuple, list):
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"config key {key!r} must be a list, not {value!r}")
-        return tuple(_convert(args[0], v, f"{key}[{i}]") for i, v in enumerate(value))
+        return origin(_convert(args[0], v, f"{key}[{i}]") for i, v in enumerate(value))
     if origin is Literal:
         if value is False and "no" in args:  # YAML 1.1 reads a bare `no` as False
             return "no"

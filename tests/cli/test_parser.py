@@ -183,7 +183,7 @@ def test_no_task_names_the_tasks(config_at, toy_task):
         (["--data.on_error", "x"], "config key 'data.on_error' must be stop or skip, not 'x'"),
         (["--threads", "x"], "config key 'threads' must be int | None, not 'x'"),
         (["--model_args", "5", "--model_args.x", "1"], "config key 'model_args' must hold keys"),
-        (["--model_args.x", "[1]"], "config key 'model_args.x' must be"),
+        (["--model_args.x", "{y: 1}"], "config key 'model_args.x' must be"),
         (["--model_args", "{a: 1"], "--model_args, line 1: not YAML"),
         (["--recipe", "smal"], "unknown recipe 'smal': did you mean 'small'?"),
         (["3"], "unexpected argument: 3"),
