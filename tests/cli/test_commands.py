@@ -190,11 +190,25 @@ def test_pictures_with_masks_are_checked_and_shown(masked, tmp_path, capsys):
     (masked / "masks" / "4.png").unlink()
     assert "there is no mask 4 in" in failing(capsys, "data", "show", masked, "--out", sheet)
     assert "leave out data.labels" in failing(capsys, "data", "check", masked, "--labels", "fine")
-    assert "has masks: leave out --multi_label" in failing(
+    assert "is read for its masks: leave out --multi_label" in failing(
         capsys, "data", "check", masked, "--multi_label"
     )
     alone = failing(capsys, "data", "check", masked / "masks")
     assert "these pictures look like label masks" in alone
+
+
+def test_scenes_are_checked_and_shown_with_their_masks(few_scenes, tmp_path, capsys):
+    assert main(["data", "check", "scenes", "--task", "segment"]) == 0
+    out = capsys.readouterr().out
+    assert "layout scenes, 11 classes" in out
+    assert "modes of masks: L 300\nno problems" in out
+    sheet = tmp_path / "sheet.png"
+    flags = ["--task", "segment", "--labels", "fine", "--count", "2", "--out", str(sheet)]
+    assert main(["data", "show", "scenes", *flags]) == 0
+    assert sheet.stat().st_size > 1000
+    assert "is not of `foveal train segment`" in failing(
+        capsys, "data", "check", "fashion", "--task", "segment"
+    )
 
 
 def test_a_run_on_scenes_is_scored_on_another_domain(few_scenes, tmp_path, capsys):

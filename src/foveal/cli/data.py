@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from foveal.data.check import DataReport
     from foveal.data.check_masks import MaskReport
 
+TASKS = ("classify", "segment")
+"""Tasks whose data can be looked at."""
+
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which data are meant."""
@@ -18,6 +21,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "root", metavar="DIR", help="folder or .csv file; or a built-in set, such as scenes"
     )
     parser.add_argument("--layout", default="auto")
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        help="for which the data are read; else the one that the layout is made for",
+    )
     parser.add_argument("--labels", help="which labels, where the layout has several sets")
     parser.add_argument("--domain", help="which domain, where the layout has several")
     parser.add_argument("--multi_label", action="store_true")
@@ -57,26 +65,31 @@ def run(argv: Sequence[str]) -> int:
     return 2 if report.damaged else 0
 
 
-def serves_segmentation(args: argparse.Namespace) -> bool:
-    """Return whether the data that are meant are made for segmentation."""
+def task_of(args: argparse.Namespace) -> str:
+    """Return the task for which the data are meant, such as ``segment``.
+
+    Raises:
+        ValueError: several labels of a picture were asked for where the data have masks.
+    """
     from foveal.data.layouts import LAYOUTS, detect
 
     root, layout = root_and_layout(args)
-    if layout == "auto" and root is not None:
+    if layout == "auto" and root is not None and args.task is None:
         layout = detect(Path(root).expanduser())
     row = LAYOUTS.get(layout)
-    if row is None or row.task != "segment" or row.read is None:
-        return False
-    if args.multi_label:
-        raise ValueError(f"{root}: the {row.title} layout has masks: leave out --multi_label")
-    return True
+    # A layout that cannot be looked at gets its sentence from the reader of classification.
+    made_for = "classify" if row is None or row.read is None else row.task
+    task: str = args.task or (made_for if made_for in TASKS else "classify")
+    if task == "segment" and args.multi_label:
+        raise ValueError(f"{args.root}: is read for its masks: leave out --multi_label")
+    return task
 
 
 def _check(
     args: argparse.Namespace, progress: Callable[[int, int], None]
 ) -> "DataReport | MaskReport":
     root, layout = root_and_layout(args)
-    if serves_segmentation(args):
+    if task_of(args) == "segment":
         from foveal.data.check_masks import check_segmentation
 
         return check_segmentation(
