@@ -14,9 +14,11 @@ from foveal.config import (
     Insertion,
     SegmentAugmentConfig,
     SegmentConfig,
+    SlidingConfig,
     from_dict,
     task_of,
     to_dict,
+    updated,
 )
 from foveal.recipes import RECIPES
 
@@ -227,3 +229,20 @@ def test_arguments_of_other_functions_are_plain_from_the_start():
     for value in ({"a": 1}, object(), [[1, 2]], len):
         with pytest.raises(ValueError, match=r"^config key 'model_args.x' must be int"):
             ClassifyConfig(model_args={"x": value})
+
+
+def test_parts_of_a_config_are_what_they_must_be():
+    with pytest.raises(TypeError, match=r"^sliding must be a foveal.config.SlidingConfig, not {"):
+        SegmentConfig(sliding={"window": 3})
+    for scales in (1.5, "0.5"):
+        with pytest.raises(TypeError, match=r"^sliding.scales must be several numbers"):
+            SlidingConfig(scales=scales)
+
+
+def test_a_part_is_updated_under_the_rules_of_a_file():
+    sliding = updated(SlidingConfig(window=9), {"scales": [1, 2]}, "sliding.")
+    assert sliding == SlidingConfig(window=9, scales=(1.0, 2.0))
+    with pytest.raises(ValueError, match=r"'sliding.scale': did you mean 'sliding.scales'"):
+        updated(sliding, {"scale": (1.0,)}, "sliding.")
+    with pytest.raises(ValueError, match=r"config key 'sliding.window' must be"):
+        updated(sliding, {"window": "x"}, "sliding.")

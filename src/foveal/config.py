@@ -7,9 +7,9 @@ import dataclasses
 import itertools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from foveal.names import unknown
 
@@ -179,6 +179,10 @@ class SlidingConfig:
     window_batch: int = 4
 
     def __post_init__(self) -> None:
+        if isinstance(self.scales, str) or not isinstance(self.scales, Iterable):
+            raise TypeError(
+                f"sliding.scales must be several numbers, such as (0.5, 1.0), not {self.scales!r}"
+            )
         object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
         if self.window is not None:
             _at_least("sliding.window", self.window, 0)
@@ -217,7 +221,7 @@ class Insertion:
                 raise TypeError(
                     f"the {name} of an Insertion must be {kind.__name__}, not {value!r}"
                 )
-        _plain_arguments(self)
+        _check_parts(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,7 +304,7 @@ class TrainConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
-        _plain_arguments(self)
+        _check_parts(self)
         if self.data.batch_size is None:
             data = dataclasses.replace(self.data, batch_size=self.DEFAULT_BATCH_SIZE)
             object.__setattr__(self, "data", data)
@@ -435,11 +439,18 @@ def _within(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must lie in [{low}, {high}], not {value!r}")
 
 
-def _plain_arguments(config: Any) -> None:
-    """Hold all arguments of other functions to what a file can hold, tuples as lists."""
+def _check_parts(config: Any) -> None:
+    """Hold parts of a config to their classes, and arguments of other functions to plain values.
+
+    Tuples among those become lists, as they will be when the run's file is read.
+    """
     for name, hint in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(hint) and not isinstance(value, typing.cast(type, hint)):
+            wanted = typing.cast(type, hint).__name__
+            raise TypeError(f"{name} must be a foveal.config.{wanted}, not {value!r}")
         if typing.get_origin(hint) is dict:
-            object.__setattr__(config, name, _convert(hint, getattr(config, name), name))
+            object.__setattr__(config, name, _convert(hint, value, name))
 
 
 TASK_CONFIGS: dict[str, type[TrainConfig]] = {
@@ -480,6 +491,24 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     if task not in TASK_CONFIGS:
         raise ValueError(unknown("task", str(task), TASK_CONFIGS))
     return typing.cast(TrainConfig, _build(TASK_CONFIGS[task], fields, ""))
+
+
+T = TypeVar("T")
+
+
+def updated(part: T, changes: Mapping[str, Any], prefix: str) -> T:
+    """Return a part of a config with some other values, held to their types as a file's are.
+
+    Args:
+        part: such as ``SegmentConfig().sliding``.
+        changes: field names to values.
+        prefix: what stands before the names in messages, such as ``sliding.``.
+
+    Raises:
+        ValueError: an unknown field, or a wrong value.
+    """
+    own = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}  # type: ignore[arg-type]
+    return typing.cast(T, _build(type(part), {**own, **changes}, prefix))
 
 
 def _build(cls: type, values: Any, prefix: str) -> Any:

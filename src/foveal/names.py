@@ -8,7 +8,9 @@ def nearest(name: str, known: Iterable[str], n: int = 1) -> list[str]:
     """Return up to ``n`` known names that look like ``name``, the most similar first."""
     names = list(known)
     by_lower = {k.lower(): k for k in reversed(names)}
-    return [by_lower[match] for match in get_close_matches(name.lower(), by_lower, n, cutoff=0.5)]
+    begun = [known for known in by_lower if name and known.startswith(name.lower())]
+    close = get_close_matches(name.lower(), by_lower, n, cutoff=0.5)
+    return [by_lower[match] for match in dict.fromkeys([*close, *sorted(begun, key=len)])][:n]
 
 
 def unknown(kind: str, name: str, known: Iterable[str], prefix: str = "") -> str:

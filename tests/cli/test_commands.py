@@ -307,3 +307,33 @@ def test_the_configs_file_repeats_the_run(run, tmp_path):
     assert main(["train", "--config", str(run / "config.yaml"), "--out", str(again)]) == 0
     first, second = (json.loads((p / "metrics.json").read_text()) for p in (run, again))
     assert first == second
+
+
+def test_whole_pictures_are_looked_at_as_flags_say(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    flags = ["--model", "lraspp", "--backbone", "test_efficientnet", "--data.image_size", "64"]
+    flags += ["--model_args.output_stride", "8", "--data.batch_size", "2", "--max_steps", "1"]
+    root = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for index in range(6):
+        labels = np.zeros((40, 50), np.uint8)
+        labels[10:30, 5 * index :] = 1
+        pixels = rng.integers(0, 90, (40, 50, 3)) + 120 * labels[..., None]
+        Image.fromarray(pixels.astype(np.uint8)).save(root / "images" / f"{index}.png")
+        Image.fromarray(labels).save(root / "masks" / f"{index}.png")
+    flags += ["--data.root", str(root), "--data.workers", "0", "--threads", "1", "--out", out]
+    assert main(["train", "segment", *flags]) == 0
+    sliding = ["--sliding.window", "32", "--sliding.scales", "0.5,1", "--sliding.flip", "false"]
+    assert main(["eval", out, *sliding]) == 0
+    pictures = [str(root / "images"), "--out", str(tmp_path / "found")]
+    assert main(["predict", out, *pictures, *sliding]) == 0
+    assert len(list((tmp_path / "found" / "masks").iterdir())) == 6
+    capsys.readouterr()
+    assert "did you mean '--sliding.scales'" in failing(capsys, "eval", out, "--sliding.scale", "1")
+    for command in (["eval", out], ["predict", out, *pictures]):
+        wrong = failing(capsys, *command, "--sliding.window", "x")
+        assert "config key 'sliding.window' must be" in wrong
+        wrong = failing(capsys, *command, "--sliding.window", "32", "--sliding.stride", "40")
+        assert "stride" in wrong

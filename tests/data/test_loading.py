@@ -86,9 +86,9 @@ def test_worker_processes_change_nothing(workers):
 
 
 def test_a_first_look_names_the_first_damaged_picture_and_counts_them():
-    probe_all(Noise())
-    with pytest.raises(ValueError, match=r"^noise/2\.png: truncated \(2 of 10 pictures will not"):
-        probe_all(Noise(damaged=(2, 7)))
+    probe_all(10, Noise().probe)
+    with pytest.raises(ValueError, match=r"^noise/2\.png: truncated \(2 of 10 pictures cannot be"):
+        probe_all(10, Noise(damaged=(2, 7)).probe)
 
 
 def test_damaged_pictures_are_left_out_and_named():
@@ -106,7 +106,9 @@ def test_nothing_is_copied_where_all_is_sound():
 
 
 def test_no_sound_picture_at_all_is_an_error():
-    with pytest.raises(ValueError, match=r"none of the 10 pictures opens; the first: noise/0\.png"):
+    with pytest.raises(
+        ValueError, match=r"none of the 10 pictures can be used; the first: noise/0\.png"
+    ):
         leave_out_damaged(Noise(damaged=range(10)))
 
 
@@ -180,8 +182,8 @@ def test_masks_that_are_wrong_stop_the_loader_or_are_left_out():
     loader = make_loader(with_masks(damaged=(1,)), BatchSampler(10, 5, shuffle=False), workers=1)
     with pytest.raises(ValueError, match=r"noise/1\.png: truncated"):
         list(loader)
-    with pytest.raises(ValueError, match=r"^noise/2\.png: truncated \(2 of 10 pictures will not"):
-        probe_all(NoiseWithMasks(damaged=(2, 7)))
+    with pytest.raises(ValueError, match=r"^noise/2\.png: truncated \(2 of 10 pictures cannot be"):
+        probe_all(10, NoiseWithMasks(damaged=(2, 7)).probe)
     sound = leave_out_damaged_masks(NoiseWithMasks(damaged=(0, 4)))
     assert len(sound.pictures) == 8
     assert sound.pictures.mask_name(0) == "mask/1.png"

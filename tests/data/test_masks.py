@@ -148,3 +148,14 @@ def test_chosen_pairs_are_those_of_the_indices(paint, paint_mask, tmp_path):
     some.probe(0)
     with pytest.raises(DamagedPictureError, match=r"m1\.png"):
         some.probe(1)
+
+
+def test_labels_alone_are_what_load_gives(paint, paint_mask, tmp_path):
+    paint("images/a.png")
+    paint_mask("masks/a.png", [0, 1, 255])
+    paint_mask("masks/wrong.png", [0, 7])
+    files = [("images/a.png", "masks/a.png"), ("images/a.png", "masks/wrong.png")]
+    pictures = ChosenMasks(MaskFiles(tmp_path, files, label_table(range(2))), np.array([1, 0]))
+    assert np.array_equal(pictures.labels(1), pictures.load(1)[1])
+    with pytest.raises(WrongLabelsError, match=r"wrong\.png: has the value 7"):
+        pictures.labels(0)

@@ -138,3 +138,11 @@ def test_a_picture_without_mask_stops_reading(paint_pairs, paint, tmp_path):
     paint("images/e.png")
     with pytest.raises(ValueError, match=r"d\.png: there is no mask d in .* \(and 1 more such"):
         read_segmentation(tmp_path)
+
+
+def test_black_and_white_masks_are_not_taken_for_one_class(paint_pairs, tmp_path):
+    """With names given nobody would notice: 255 is ignored, and class 0 is learned perfectly."""
+    paint_pairs("images", "masks", "abc", [0, 255])
+    (tmp_path / "classes.txt").write_text("background\nobject\n")
+    with pytest.raises(ValueError, match=r"a\.png: the masks are black and white, .* 0 and 1$"):
+        pairs.read(tmp_path)

@@ -89,7 +89,7 @@ def test_evaluation_of_pixels_gives_the_numbers_of_one_process(segment_run):
     """Batches of 2, 2 and 1 of 5 pictures: two for one process, one for the other."""
     flags = ("--json", "--data.batch_size", 2, "--sliding.flip")
     output = run(torchrun("eval", segment_run.path, *flags))
-    expected = foveal.evaluate(segment_run, batch_size=2, flip=True).scores
+    expected = foveal.evaluate(segment_run, batch_size=2, sliding={"flip": True}).scores
     assert json.loads(output) == expected
     assert {"test/miou", "test/pixel_accuracy", "test/iou/disc"} <= expected.keys()
 

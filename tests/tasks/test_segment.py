@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import math
+import shutil
 
 import numpy as np
 import pytest
@@ -74,11 +76,11 @@ def test_evaluation_finds_the_numbers_again(segment_run):
         found = foveal.evaluate(segment_run, split=split, batch_size=2)
         for name, value in found.scores.items():
             assert value == segment_run.metrics[name]
-    mirrored = foveal.evaluate(segment_run, flip=True, scales=(0.75, 1.25)).scores
+    mirrored = foveal.evaluate(segment_run, sliding={"flip": True, "scales": (0.75, 1.25)}).scores
     assert mirrored.keys() == found.scores.keys()
     assert mirrored["test/miou"] != found.scores["test/miou"]
     with pytest.raises(ValueError, match=r"sliding\.scales must be numbers above 0, not \[0\.0\]"):
-        foveal.evaluate(segment_run, scales=(0.0,))
+        foveal.evaluate(segment_run, sliding={"scales": (0.0,)})
     with pytest.raises(ValueError, match="fgsm is of classify runs"):
         foveal.evaluate(segment_run, fgsm=0.1)
 
@@ -87,8 +89,8 @@ def test_scales_are_of_segment_runs(config, tmp_path):
     from foveal.tasks.run import write_config
 
     write_config(tmp_path, config)
-    with pytest.raises(ValueError, match=r"scales and flip are of segment runs, and .* classify"):
-        foveal.evaluate(tmp_path, flip=True)
+    with pytest.raises(ValueError, match=r"mirror images are of segment runs, and .* classify"):
+        foveal.evaluate(tmp_path, sliding={"flip": True})
 
 
 def test_classes_are_matched_by_name(segment_run, paint_patches, tmp_path):
@@ -142,6 +144,48 @@ def test_pictures_ignored_as_a_whole_do_no_harm(segment_config, paint_patches, t
     rows = list(csv.DictReader((run.path / "metrics.csv").read_text().splitlines()))
     assert all(np.isfinite(float(row["train/loss"])) for row in rows)
     assert 0 <= run.metrics["test/miou"] <= 1
+
+
+def test_a_set_without_labels_has_scores_of_nothing(
+    segment_config, paint_patches, tmp_path, replaced
+):
+    root = paint_patches(tmp_path / "data")
+    (root / "classes.txt").write_text("ground\ndisc\nbar\n")
+    for path in [*root.glob("val/masks/*.png"), *root.glob("test/masks/*.png")]:
+        with Image.open(path) as mask:
+            size = mask.size
+        Image.new("L", size, 255).save(path)
+    run = foveal.train(replaced(segment_config, root=str(root), max_steps=1))
+    assert json.loads((run.path / "metrics.json").read_text("utf-8"))["test/miou"] is None
+    assert math.isnan(run.metrics["test/miou"])
+    (told,) = foveal.evaluate(run).remarks
+    assert told.startswith("the masks show no class and nothing else")
+
+
+def test_wrong_masks_of_the_test_are_found_before_training(
+    segment_config, paint_patches, tmp_path, replaced
+):
+    root = paint_patches(tmp_path / "data")
+    (root / "classes.txt").write_text("ground\ndisc\nbar\n")
+    with Image.open(root / "test/masks/3.png") as mask:
+        size = mask.size
+    Image.new("L", size, 9).save(root / "test/masks/3.png")
+    with pytest.raises(ValueError, match=r"masks/3\.png: has the value 9 .*1 of 5 pictures cannot"):
+        foveal.train(replaced(segment_config, root=str(root), max_steps=1))
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_labels_of_a_run_are_not_asked_of_other_data(segment_run, patches, tmp_path):
+    """A run on one of a layout's sets of labels is scored on data of another layout."""
+    from foveal.tasks.run import read_config, write_config
+
+    folder = tmp_path / "run"
+    shutil.copytree(segment_run.path, folder)
+    data = dataclasses.replace(read_config(folder).data, labels="original")
+    write_config(folder, dataclasses.replace(read_config(folder), data=data))
+    assert foveal.evaluate(folder, root=patches).scores == foveal.evaluate(segment_run).scores
+    with pytest.raises(ValueError, match="one set of labels"):
+        foveal.evaluate(folder, root=patches, labels="original")
 
 
 def test_rates_of_heads_are_ten_times_the_backbones(segment_config):

@@ -97,8 +97,7 @@ def test_what_is_written(run, tmp_path):
         assert (np.asarray(mask) == np.array([0] * 4 + [1] * 8)).all()
         assert np.asarray(mask.convert("RGB"))[0, -1].tolist() == COLORS[1]
         assert (tinted.mode, tinted.size) == ("RGB", (12, 7))
-        # 0.4 of red (255, 0, 0), 0.6 of black
-        assert np.asarray(tinted)[0, 0].tolist() == [102, 0, 0]
+        assert np.asarray(tinted)[0, 0].tolist() == [255, 0, 0]  # red, its class is black
     with (out / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(r["mask"], r["label"], r["share"]) for r in rows] == [

@@ -47,7 +47,7 @@ def png_path(text: str) -> Path:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the command; status 2 if a picture is damaged, or does not fit its mask."""
+    """Run the command; status 2 if there are problems."""
     parser = CommandParser(prog="foveal data check", description="Open every picture once.")
     add_data_arguments(parser)
     parser.add_argument("--out", type=png_path, metavar="FILE", help="contact sheet to draw: PNG")
@@ -62,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
         from foveal.cli.data_show import write_contact_sheet
 
         write_contact_sheet(args)
-    return 2 if report.damaged else 0
+    return 2 if report.problems else 0
 
 
 def task_of(args: argparse.Namespace) -> str:

@@ -1,11 +1,11 @@
 """``foveal eval``: the scores of a run."""
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 
-from foveal.cli.parser import CommandParser
+from foveal.cli.parser import CommandParser, add_part, given_part
+from foveal.config import SlidingConfig
 
 
 def run(argv: Sequence[str]) -> int:
@@ -14,6 +14,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--data.root", dest="root", help="data to score on; default: the run's own")
     parser.add_argument("--data.layout", dest="layout", default="auto", help="layout of that data")
+    parser.add_argument("--data.labels", dest="labels", help="which labels of several sets")
     parser.add_argument("--data.domain", dest="domain", help="which domain of several")
     parser.add_argument("--data.batch_size", dest="batch_size", type=int)
     parser.add_argument("--data.workers", dest="workers", type=int)
@@ -26,31 +27,19 @@ def run(argv: Sequence[str]) -> int:
         help="strength of the fast gradient sign attack, in picture values [0, 1]; 0 is off; "
         "default: the run's own",
     )
-    parser.add_argument(
-        "--sliding.scales",
-        dest="scales",
-        type=numbers,
-        metavar="X,X",
-        help="scales at which pixels are looked at, such as 0.5,1,1.5; default: the run's own",
-    )
-    parser.add_argument(
-        "--sliding.flip",
-        dest="flip",
-        nargs="?",
-        const="true",
-        choices=["true", "false"],
-        help="also look at mirror images; default: the run's own",
-    )
+    add_part(parser, SlidingConfig, "sliding.")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--json", action="store_true", help="print the scores as JSON only")
     args = parser.parse_args(argv)
 
     from foveal.tasks.evaluation import evaluate
+    from foveal.tasks.run import to_json
 
     result = evaluate(
         args.run,
         root=args.root,
         layout=args.layout,
+        labels=args.labels,
         domain=args.domain,
         split=args.split,
         batch_size=args.batch_size,
@@ -58,8 +47,7 @@ def run(argv: Sequence[str]) -> int:
         on_error=args.on_error,
         device=args.device,
         fgsm=args.fgsm,
-        scales=args.scales,
-        flip=None if args.flip is None else args.flip == "true",
+        sliding=given_part(args, SlidingConfig, "sliding."),
     )
     if os.environ.get("RANK", "0") != "0":  # under torchrun, every process has the same result
         return 0
@@ -68,14 +56,9 @@ def run(argv: Sequence[str]) -> int:
     for remark in result.remarks:
         print(remark, file=sys.stderr)
     if args.json:
-        print(json.dumps(result.scores, indent=2))
+        print(to_json(result.scores))
         return 0
     print(f"{result.pictures:,d} pictures of split {args.split}: {result.origin}")
     for name, value in result.scores.items():
         print(f"{name:20s} {value:.4f}")
     return 0
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """Return numbers written as ``a,b``; argparse names this function where they are none."""
-    return tuple(float(part) for part in text.split(","))

@@ -188,16 +188,41 @@ def _config_parser(
             groups[owner] = parser.add_argument_group(owner)
         if default not in (None, {}, ()):
             text = f"{text} (default: {str(default).lower() if hint is bool else default})"
-        groups[owner].add_argument(
-            f"--{key}",
-            default=argparse.SUPPRESS,
-            metavar=_metavar(hint),
-            help=text.replace("%", "%%"),
-            **({"nargs": "?", "const": "true"} if hint is bool else {}),
-        )
+        _add_field(groups[owner], key, hint, text)
         if typing.get_origin(hint) is dict:
             add_entries(parser, key, flags)
     return parser
+
+
+def _add_field(parser: Any, key: str, hint: Any, text: str) -> None:
+    parser.add_argument(
+        f"--{key}",
+        default=argparse.SUPPRESS,
+        metavar=_metavar(hint),
+        help=text.replace("%", "%%"),
+        **({"nargs": "?", "const": "true"} if hint is bool else {}),
+    )
+
+
+def add_part(parser: argparse.ArgumentParser, part: type, prefix: str) -> None:
+    """Make flags of a part of a config that say what shall differ from a run's own.
+
+    Args:
+        parser: of a command on runs.
+        part: the part's class.
+        prefix: what stands before the fields' names, such as ``sliding.``.
+    """
+    for key, hint, _, text in _fields(part, prefix):
+        _add_field(parser, key, hint, f"{text} (default: the run's own)")
+
+
+def given_part(args: argparse.Namespace, part: type, prefix: str) -> dict[str, Any]:
+    """Return the fields that flags of :func:`add_part` gave, unchecked."""
+    return {
+        key.removeprefix(prefix): _flag_value(hint, vars(args)[key], f"--{key}")
+        for key, hint, _, _ in _fields(part, prefix)
+        if key in vars(args)
+    }
 
 
 class Entry(typing.NamedTuple):

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from foveal.cli.parser import CommandParser
+from foveal.cli.parser import CommandParser, add_part, given_part
+from foveal.config import SlidingConfig
 
 
 def run(argv: Sequence[str]) -> int:
@@ -13,11 +14,15 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("images", metavar="IMAGE_OR_FOLDER", nargs="+")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    add_part(parser, SlidingConfig, "sliding.")
     args = parser.parse_args(argv)
 
     from foveal.tasks.prediction import predict
 
-    predictions = predict(args.run, args.images, device=args.device, on_error="skip")
+    sliding = given_part(args, SlidingConfig, "sliding.")
+    predictions = predict(
+        args.run, args.images, device=args.device, on_error="skip", sliding=sliding
+    )
     for item in predictions[:20]:
         print(item)
     if len(predictions) > 20:

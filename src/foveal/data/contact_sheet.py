@@ -8,8 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL import Image
 
 from foveal.data.classification import ClassificationData
+from foveal.data.label_pictures import overlay
+from foveal.data.palette import voc_palette
 from foveal.data.parts import StoredPictures
 from foveal.data.scenes import CLASSES, DOMAINS, Scene, ScenePictures, Scenes
 from foveal.data.segmentation import SegmentationData
@@ -133,7 +136,7 @@ def _name_row(axes: Axes, name: str, column: int) -> None:
 
 
 def _classes_and_items(axes: Axes, scene: Scene) -> None:
-    axes.imshow(_tinted(scene, scene.semantic))
+    axes.imshow(overlay(Image.fromarray(scene.image), scene.semantic, voc_palette(256)))
     for k, box in enumerate(scene.boxes):
         x, y = box[0] - 0.5, box[1] - 0.5
         axes.text(

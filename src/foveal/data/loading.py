@@ -193,8 +193,6 @@ class _Openable(Protocol):
 
     def load(self, index: int) -> Any: ...
 
-    def probe(self, index: int) -> None: ...
-
 
 P = TypeVar("P", bound=_Openable)
 
@@ -207,29 +205,33 @@ class SoundPictures(Generic[P]):
     damaged: tuple[str, ...]
 
 
-def probe_all(pictures: _Openable, progress: Callable[[int, int], None] | None = None) -> None:
-    """Look at every picture's header before time is spent on training.
+def probe_all(
+    count: int,
+    look: Callable[[int], object],
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Look at every picture before time is spent on training.
 
     Args:
-        pictures: one split.
+        count: number of pictures of a split.
+        look: called with each index; raises DamagedPictureError for a picture that cannot be used.
         progress: called with (done, total) after each picture.
 
     Raises:
-        ValueError: pictures are missing, empty or no pictures; names the first and their number.
-            (Damage behind the header is found when the picture is read.)
+        ValueError: names the first that cannot be used, and their number.
     """
     damaged = []
-    for index in range(len(pictures)):
+    for index in range(count):
         try:
-            pictures.probe(index)
+            look(index)
         except DamagedPictureError as error:
             damaged.append(str(error))
         if progress is not None:
-            progress(index + 1, len(pictures))
+            progress(index + 1, count)
     if damaged:
         raise ValueError(
-            f"{damaged[0]} ({len(damaged)} of {len(pictures)} pictures will not open; `foveal data "
-            "check` lists them, --data.on_error skip leaves them out)"
+            f"{damaged[0]} ({len(damaged)} of {count} pictures cannot be used; `foveal data check` "
+            "lists them, --data.on_error skip leaves them out)"
         )
 
 
@@ -278,5 +280,7 @@ def _sound(
         if progress is not None:
             progress(index + 1, len(pictures))
     if not sound:
-        raise ValueError(f"none of the {len(pictures)} pictures opens; the first: {damaged[0]}")
+        raise ValueError(
+            f"none of the {len(pictures)} pictures can be used; the first: {damaged[0]}"
+        )
     return SoundPictures(choose(pictures, np.array(sound)) if damaged else pictures, tuple(damaged))

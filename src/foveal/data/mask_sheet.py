@@ -1,14 +1,15 @@
 """A contact sheet of pictures with masks: each picture, and beside it its classes in colours."""
 
+import math
+
 import numpy as np
 from matplotlib.figure import Figure as Canvas
-from matplotlib.patches import Patch
 
-from foveal.data.contact_sheet import CELL, COLUMNS, INK, cell, draw_indices
-from foveal.data.palette import overlay
+from foveal.data.contact_sheet import CELL, COLUMNS, INK, draw_indices
+from foveal.data.label_pictures import legend, overlay
 from foveal.data.segmentation import IGNORED, SegmentationData
 
-_IN_ROW = COLUMNS // 2
+_MOST_IN_ROW = COLUMNS // 2
 
 
 def mask_sheet(
@@ -29,21 +30,32 @@ def mask_sheet(
         DamagedPictureError: a picture or mask will not open, or they do not fit.
     """
     pictures = data.splits[split]
-    chosen = draw_indices(data, split, count, seed)
-    rows = -(-len(chosen) // _IN_ROW)
-    height = rows * CELL + 1.0
-    canvas = Canvas(figsize=(COLUMNS * CELL + 0.9, height))
-    shown = np.zeros(IGNORED + 1, bool)
-    for place, index in enumerate(chosen):
-        row, column = divmod(place, _IN_ROW)
-        bottom = (height - 0.1 - (row + 1) * CELL) / height
-        image, labels = pictures.load(index)
-        shown[np.unique(labels)] = True
-        for side, pixels in enumerate((np.asarray(image), overlay(image, labels, data.colors))):
-            cell(canvas, 2 * column + side, bottom, CELL / height).imshow(pixels)
-    present = np.flatnonzero(shown[:IGNORED])
-    patches = [Patch(color=data.colors[k] / 255, label=data.classes[k]) for k in present]
+    samples = [pictures.load(index) for index in draw_indices(data, split, count, seed)]
+    rows = math.ceil(len(samples) / _MOST_IN_ROW)
+    in_row = math.ceil(len(samples) / rows)
+    shown = sorted({int(k) for _, labels in samples for k in np.unique(labels)} - {IGNORED})
+    heights = [
+        max(min(image.height / image.width, 1.5) for image, _ in samples[start : start + in_row])
+        for start in range(0, len(samples), in_row)
+    ]
+    in_line = 2 * in_row  # names of classes in a line of the legend
+    lines = math.ceil(len(shown) / in_line)
+    canvas = Canvas(
+        figsize=(2 * in_row * CELL, CELL * sum(heights) + 0.2 * lines + 0.2), layout="constrained"
+    )
+    cells = canvas.subplots(rows, 2 * in_row, squeeze=False, height_ratios=heights)
+    for axes in cells.flat:
+        axes.axis("off")
+    for place, (image, labels) in enumerate(samples):
+        row, column = divmod(place, in_row)
+        cells[row, 2 * column].imshow(image)
+        cells[row, 2 * column + 1].imshow(overlay(image, labels, data.colors))
     canvas.legend(
-        handles=patches, loc="lower center", ncols=10, fontsize=7, labelcolor=INK, frameon=False
+        handles=legend([data.classes[k] for k in shown], data.colors[shown]),
+        loc="outside lower center",
+        ncols=max(1, min(len(shown), in_line)),
+        fontsize=7,
+        labelcolor=INK,
+        frameon=False,
     )
     return canvas

@@ -50,6 +50,13 @@ class MaskedPictures(Protocol):
     def decode(self, index: int) -> tuple[Image.Image, LabelMap, str, str]:
         """Return what :meth:`load` does, and the modes of both files (``RGB``, ``P``)."""
 
+    def labels(self, index: int) -> LabelMap:
+        """Return a label map, uint8 [H, W], without decoding the picture.
+
+        Raises:
+            DamagedPictureError: as :meth:`load`, but for damage behind the picture's header.
+        """
+
     def probe(self, index: int) -> None:
         """Look at both without decoding; raises :class:`DamagedPictureError`."""
 
@@ -140,12 +147,21 @@ class MaskFiles:
     def decode(self, index: int) -> tuple[Image.Image, LabelMap, str, str]:
         """Return picture, label map, and the modes of both files."""
         image, mode = decode(self.name(index), upright=False)
-        values, mask_mode = decode_mask(self.mask_name(index))
-        self._require_same_size(index, image.size, (values.shape[1], values.shape[0]))
+        labels, mask_mode = self._labels(index, image.size)
+        return image, labels, mode, mask_mode
+
+    def labels(self, index: int) -> LabelMap:
+        """Return a label map; raises :class:`DamagedPictureError`."""
+        return self._labels(index, self.size(index))[0]
+
+    def _labels(self, index: int, size: tuple[int, int]) -> tuple[LabelMap, str]:
+        """Return the label map of a picture of this size, and its file's mode."""
+        values, mode = decode_mask(self.mask_name(index))
+        self._require_same_size(index, size, (values.shape[1], values.shape[0]))
         labels = self.table[values]
         if labels.min(initial=0) < 0:
             raise WrongLabelsError(self.mask_name(index), self._wrong_values(values[labels < 0]))
-        return image, labels.astype(np.uint8), mode, mask_mode
+        return labels.astype(np.uint8), mode
 
     def probe(self, index: int) -> None:
         """Read the headers of both files; raises :class:`DamagedPictureError`."""
@@ -207,11 +223,15 @@ class ChosenMasks:
 
     def load(self, index: int) -> tuple[Image.Image, LabelMap]:
         """Return a picture as RGB, and its label map; raises :class:`DamagedPictureError`."""
-        return self.pictures.load(int(self.indices[index]))
+        return self.decode(index)[:2]
 
     def decode(self, index: int) -> tuple[Image.Image, LabelMap, str, str]:
         """Return picture, label map, and the modes of both files."""
         return self.pictures.decode(int(self.indices[index]))
+
+    def labels(self, index: int) -> LabelMap:
+        """Return a label map; raises :class:`DamagedPictureError`."""
+        return self.pictures.labels(int(self.indices[index]))
 
     def probe(self, index: int) -> None:
         """Look at both without decoding; raises :class:`DamagedPictureError`."""

@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 
 from foveal.data.imagefolder import subfolders
 from foveal.data.lists import read_names
-from foveal.data.masks import IGNORED, FoundMasks, MaskFiles, decode_mask, label_table
+from foveal.data.masks import (
+    IGNORED,
+    FoundMasks,
+    MaskFiles,
+    WrongLabelsError,
+    decode_mask,
+    label_table,
+)
 from foveal.data.pairing import Paired, pair_folders
 from foveal.data.palette import voc_palette
 from foveal.data.pictures import DamagedPictureError, walk
@@ -18,6 +25,7 @@ from foveal.data.splits import SPLITS, split_called
 _IMAGE_WORDS = ("image", "images", "img", "imgs", "pictures", "photos")
 _MASK_WORDS = ("mask", "masks", "gt", "gts", "groundtruth", "label", "labels", "annotations")
 _NAMES = "classes.txt"
+_LOOKED_AT = 16  # masks, where the names of the classes are given
 
 
 class _Both(NamedTuple):
@@ -146,6 +154,7 @@ def _only(folder: Path, pairs: list[_Both]) -> _Both:
 def _classes(root: Path, paired: dict[str, Paired]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return class names, and a note on where they come from."""
     table = root / _NAMES
+    pairs = [pair for part in paired.values() for pair in part.pairs]
     if table.is_file():
         names = read_names(table)
         if len(names) > IGNORED:
@@ -153,8 +162,8 @@ def _classes(root: Path, paired: dict[str, Paired]) -> tuple[tuple[str, ...], tu
                 f"{table}: has {len(names)} names, where at most {IGNORED} are possible"
             )
         _require_two(root, names, f"{_NAMES} has")
+        _refuse_black_and_white([root / mask for _, mask in pairs[:_LOOKED_AT]])
         return names, ()
-    pairs = [pair for part in paired.values() for pair in part.pairs]
     seen = _values([root / mask for _, mask in pairs])
     names = tuple(str(k) for k in range(1 + int(np.flatnonzero(seen[:IGNORED]).max(initial=-1))))
     _require_two(root, names, f"the {len(pairs)} masks show", seen)
@@ -163,6 +172,16 @@ def _classes(root: Path, paired: dict[str, Paired]) -> tuple[tuple[str, ...], tu
         f"{len(names) - 1}; a list of names in {_NAMES} saves that look at every start"
     )
     return names, (note,)
+
+
+def _refuse_black_and_white(paths: list[Path]) -> None:
+    """Raise where masks have 255 for a class: they would all be learned as nothing but class 0."""
+    if np.flatnonzero(_values(paths)).tolist() == [0, IGNORED]:
+        raise WrongLabelsError(
+            paths[0],
+            "the masks are black and white, values 0 and 255, and 255 means ignored: a mask of two "
+            "classes has the values 0 and 1",
+        )
 
 
 def _values(paths: list[Path]) -> NDArray[np.bool_]:

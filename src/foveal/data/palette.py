@@ -1,8 +1,7 @@
-"""Colours for class indices: the palette of Pascal VOC's masks, and pictures under such colours."""
+"""The colours of class indices in Pascal VOC's masks."""
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 
 def voc_palette(count: int, first: int = 0) -> NDArray[np.uint8]:
@@ -20,19 +19,3 @@ def voc_palette(count: int, first: int = 0) -> NDArray[np.uint8]:
                 np.uint8
             )
     return colors
-
-
-def overlay(
-    image: Image.Image, labels: NDArray[np.integer], colors: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """Return a picture with the colours of its classes laid over it, uint8 [H, W, 3].
-
-    Args:
-        image: RGB.
-        labels: class indices [H, W]; what is no index, such as 255, becomes pale.
-        colors: of the classes, uint8 [K, 3].
-    """
-    table = np.full((256, 3), 255, np.uint16)
-    table[: len(colors)] = colors
-    mixed: NDArray[np.uint16] = (np.asarray(image, np.uint16) * 2 + table[labels] * 3) // 5
-    return mixed.astype(np.uint8)

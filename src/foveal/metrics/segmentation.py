@@ -13,12 +13,12 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-IGNORE = 255
+IGNORED = 255
 """Label of the pixels that count for nothing."""
 
 
 def confusion_matrix(
-    prediction: Tensor, target: Tensor, num_classes: int, ignore: int = IGNORE
+    prediction: Tensor, target: Tensor, num_classes: int, ignore: int = IGNORED
 ) -> Tensor:
     """Count pixels by true class and predicted class.
 
@@ -167,6 +167,12 @@ class SegmentationScores(Metric):
             **overlap(self.confusion)._asdict(),
             **{f"iou/{name}": value for name, value in by_class if not math.isnan(value)},
         }
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Classes that the last ``compute`` found in the truth."""
+        pixels = self.confusion.sum(1).tolist()
+        return tuple(name for name, count in zip(self.classes, pixels, strict=True) if count)
 
     @property
     def absent(self) -> tuple[str, ...]:

@@ -41,7 +41,8 @@ class Prediction:
     _thumbnail: Image.Image | None = field(default=None, repr=False, compare=False)  # no path
 
     def __str__(self) -> str:
-        return f"{printable(self.path)}: {self.label or '(none)'} {self.probability:.0%}"
+        where = printable(self.path) or "(picture)"
+        return f"{where}: {self.label or '(none)'} {self.probability:.0%}"
 
 
 class ClassPredictions(Predictions):

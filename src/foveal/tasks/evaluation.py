@@ -1,17 +1,17 @@
 """``foveal.evaluate``: the scores of a run's best weights on any split of any data."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lightning import Trainer
 
-from foveal.config import ClassifyConfig, SegmentConfig, task_of
+from foveal.config import ClassifyConfig, task_of
 from foveal.tasks import make_setup
 from foveal.tasks.hardware import trainer_arguments
 from foveal.tasks.progress import progress_arguments, quiet_lightning
-from foveal.tasks.run import Run, load, read_config, run_folder
+from foveal.tasks.run import Run, load, read_config, run_folder, with_sliding
 
 Split = Literal["train", "val", "test"]
 
@@ -40,6 +40,7 @@ def evaluate(
     *,
     root: str | Path | None = None,
     layout: str = "auto",
+    labels: str | None = None,
     domain: str | None = None,
     split: Split = "test",
     batch_size: int | None = None,
@@ -47,8 +48,7 @@ def evaluate(
     on_error: Literal["stop", "skip"] | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
     fgsm: float | None = None,
-    scales: Sequence[float] | None = None,
-    flip: bool | None = None,
+    sliding: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Score a run's best weights.
 
@@ -58,6 +58,8 @@ def evaluate(
         run: a run folder, or what :func:`foveal.train` returned.
         root: data to score on; None takes the run's own. Classes are matched by name.
         layout: layout of ``root``.
+        labels: which labels of the data, where they have several sets; None takes the run's own,
+            or of another ``root`` the first.
         domain: which domain of the data, where they have several; None takes the run's own, or of
             another ``root`` the first.
         split: ``train``, ``val`` or ``test``.
@@ -68,8 +70,8 @@ def evaluate(
         device: None takes the run's.
         fgsm: strength of the fast gradient sign attack that gives ``accuracy_fgsm``, in [0, 1];
             0 is off, None takes the run's.
-        scales: at which a network for pixels looks at pictures; None takes the run's.
-        flip: whether it also looks at their mirror images; None takes the run's.
+        sliding: what to change in how a network for pixels looks at whole pictures: fields of
+            :class:`foveal.config.SlidingConfig`, such as ``{"scales": (0.75, 1.0, 1.25)}``.
 
     Raises:
         ValueError: no such run or split, data with other classes, or what is of another task's
@@ -83,21 +85,12 @@ def evaluate(
         if not isinstance(config, ClassifyConfig):
             raise ValueError(f"fgsm is of classify runs, and {folder} is of {task_of(config)}")
         config = dataclasses.replace(config, fgsm=fgsm)
-    if scales is not None or flip is not None:
-        if not isinstance(config, SegmentConfig):
-            raise ValueError(
-                f"scales and flip are of segment runs, and {folder} is of {task_of(config)}"
-            )
-        sliding = config.sliding
-        sliding = dataclasses.replace(
-            sliding,
-            scales=sliding.scales if scales is None else tuple(scales),
-            flip=sliding.flip if flip is None else flip,
-        )
-        config = dataclasses.replace(config, sliding=sliding)
+    config = with_sliding(config, sliding, folder)
     data = config.data
     if root is not None:
-        data = dataclasses.replace(data, root=str(root), layout=layout, domain=None)
+        data = dataclasses.replace(data, root=str(root), layout=layout, labels=None, domain=None)
+    if labels is not None:
+        data = dataclasses.replace(data, labels=labels)
     if domain is not None:
         data = dataclasses.replace(data, domain=domain)
     if batch_size is not None:

@@ -4,7 +4,7 @@ import csv
 import importlib
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,7 +21,15 @@ from foveal.data.pictures import (
     upright_rgb,
     walk,
 )
-from foveal.tasks.run import Run, load, read_config, run_folder, write_json, write_text
+from foveal.tasks.run import (
+    Run,
+    load,
+    read_config,
+    run_folder,
+    with_sliding,
+    write_json,
+    write_text,
+)
 
 Source = str | Path | Image.Image
 Picture = tuple[str, Image.Image]
@@ -94,6 +102,7 @@ def predict(
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     on_error: Literal["stop", "skip"] = "stop",
+    sliding: Mapping[str, Any] | None = None,
 ) -> Predictions:
     """Say what pictures show: the class of each, or the class of each of its pixels.
 
@@ -103,6 +112,7 @@ def predict(
             several of those.
         device: ``auto`` takes the GPU if there is one.
         on_error: a picture that will not open raises (``stop``) or is listed (``skip``).
+        sliding: as of :func:`foveal.evaluate`.
 
     Raises:
         ValueError: no such run, no such picture, or no picture in a folder.
@@ -110,7 +120,8 @@ def predict(
         DamagedPictureError: a picture will not open.
     """
     folder = run_folder(run.path if isinstance(run, Run) else run)
-    model, config = load(folder), read_config(folder)
+    config = with_sliding(read_config(folder), sliding, folder)
+    model = load(folder)
     module, name = PREDICTIONS[task_of(config)]
     kind: type[Predictions] = getattr(importlib.import_module(module), name)
     if device == "cuda" and not torch.cuda.is_available():

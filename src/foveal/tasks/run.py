@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from safetensors.torch import load_file, save
 from torch import nn
 
-from foveal.config import SegmentConfig, TrainConfig, from_dict, task_of, to_dict
+from foveal.config import SegmentConfig, TrainConfig, from_dict, task_of, to_dict, updated
 from foveal.data.transforms import Preprocess, WholePreprocess
 from foveal.files import replacing
 from foveal.models import TASK_NETWORKS, check_input_size, create_model, list_models
@@ -66,7 +67,8 @@ def open_run(path: str | Path) -> Run:
     """
     folder = run_folder(path)
     metrics = folder / METRICS
-    return Run(folder, json.loads(metrics.read_text()) if metrics.exists() else {})
+    found = json.loads(metrics.read_text()) if metrics.exists() else {}
+    return Run(folder, {key: math.nan if value is None else value for key, value in found.items()})
 
 
 def run_folder(path: str | Path) -> Path:
@@ -99,6 +101,28 @@ def read_config(folder: Path) -> TrainConfig:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
+def with_sliding(config: TrainConfig, changes: Mapping[str, Any] | None, run: Path) -> TrainConfig:
+    """Return a config that looks at whole pictures in another way.
+
+    Args:
+        config: of a run.
+        changes: fields of ``SlidingConfig`` with their values.
+        run: for the message.
+
+    Raises:
+        ValueError: the run is not one of segmentation, an unknown field, or a wrong value.
+    """
+    if not changes:
+        return config
+    if not isinstance(config, SegmentConfig):
+        raise ValueError(
+            f"windows, scales and mirror images are of segment runs, and {run} is of "
+            f"{task_of(config)}"
+        )
+    sliding = updated(config.sliding, changes, "sliding.")
+    return dataclasses.replace(config, sliding=sliding)
+
+
 def write_config(folder: Path, config: TrainConfig) -> None:
     """Write ``config.yaml``, ``task`` first."""
     text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
@@ -113,7 +137,20 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, to_json(value) + "\n")
+
+
+def to_json(value: Any) -> str:
+    """Return JSON; a number that is none, a score of nothing, is null there."""
+    return json.dumps(_defined(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _defined(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:

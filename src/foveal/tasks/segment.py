@@ -22,6 +22,7 @@ from foveal.data.loading import (
     TransformedMasks,
     leave_out_damaged_masks,
     make_loader,
+    probe_all,
 )
 from foveal.data.mask_transforms import MaskTrainTransform, WholePicture
 from foveal.data.masks import IGNORED, ChosenMasks, LabelMap, MaskedPictures
@@ -115,12 +116,19 @@ class SegmentTask(Task):
         return loss
 
     def remarks(self) -> tuple[str, ...]:
-        """Name the classes that the last scores leave out."""
+        """Name the classes that the last scores leave out, and say where they mean little."""
+        remarks = []
+        shown = self.scores.shown
+        if len(shown) < 2:
+            remarks.append(
+                f"the masks show {shown[0] if shown else 'no class'} and nothing else, which the "
+                f"scores say little of ({IGNORED} in a mask means ignored)"
+            )
         absent = self.scores.absent
-        if not absent:
-            return ()
-        names = ", ".join(absent)
-        return (f"neither in the truth nor predicted, so left out of the mean: {names}",)
+        if absent and shown:
+            names = ", ".join(absent)
+            remarks.append(f"neither in the truth nor predicted, so left out of the mean: {names}")
+        return tuple(remarks)
 
     def update_scores(self, batch: WholeBatch) -> None:
         """Add a batch of whole pictures to the scores."""
@@ -223,6 +231,12 @@ class SegmentSetup(Setup):
         """Return a split without pictures that are damaged or do not fit their masks."""
         return leave_out_damaged_masks(self.splits[split], progress)
 
+    def probe(self, split: str, progress: Any) -> None:
+        """Look at a split; masks to be scored by are decoded, or one could end a trained run."""
+        pictures = self.splits[split]
+        look = pictures.probe if split == "train" else pictures.labels
+        probe_all(len(pictures), look, progress)
+
     def label_bytes(self, split: str) -> bytes:
         """Return the names of the masks (their contents would take an epoch to read)."""
         pictures = self.splits[split]
@@ -274,7 +288,7 @@ class SegmentSetup(Setup):
         counts = np.zeros(256, np.int64)
         with reading_bar(f"counting the {split} pixels") as progress:
             for index in range(len(pictures)):
-                counts += np.bincount(pictures.load(index)[1].ravel(), minlength=256)
+                counts += np.bincount(pictures.labels(index).ravel(), minlength=256)
                 progress(index + 1, len(pictures))
         return counts[: len(self.classes)]
 
@@ -312,10 +326,14 @@ class _RenumberedMasks(ChosenMasks):
         super().__init__(pictures, np.arange(len(pictures)))
         self.table = table
 
-    def load(self, index: int) -> tuple[Image.Image, LabelMap]:
-        """Return a picture as RGB, and its label map."""
-        image, labels = super().load(index)
-        return image, self.table[labels]
+    def decode(self, index: int) -> tuple[Image.Image, LabelMap, str, str]:
+        """Return picture, label map, and the modes of both files."""
+        image, labels, mode, mask_mode = super().decode(index)
+        return image, self.table[labels], mode, mask_mode
+
+    def labels(self, index: int) -> LabelMap:
+        """Return a label map."""
+        return self.table[super().labels(index)]
 
 
 def _with_classes(

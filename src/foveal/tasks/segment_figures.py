@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from foveal.data.label_pictures import legend, overlay
 from foveal.data.masks import IGNORED, LabelMap
 from foveal.metrics import class_iou, overlap
 from foveal.tasks.confusion_figure import MOST_CLASSES_DRAWN, draw_confusion
-from foveal.tasks.label_pictures import legend, overlay
 from foveal.tasks.report import ACCENT, BAD, INK, Figure, save_figure, short
 from foveal.tasks.segment import SegmentSetup, SegmentTask, label_maps
 from foveal.tasks.soft_labels_figure import draw_soft_labels
@@ -68,7 +69,7 @@ def _pictures(task: SegmentTask, setup: SegmentSetup, folder: Path) -> Figure:
     )
     caption = (
         "Test pictures, tinted by the true and by the predicted class of each pixel; in the last "
-        "column wrong pixels are red, ignored ones dark."
+        "column wrong pixels are red, ignored ones grey."
     )
     if len(found) > len(named):
         caption += f" Named are {len(named)} of the {len(found)} classes shown."
@@ -86,7 +87,7 @@ def _predicted(
 
 
 def mistakes(truth: LabelMap, labels: LabelMap) -> NDArray[np.uint8]:
-    """Return red where the prediction is wrong, dark where there is no truth, light elsewhere."""
+    """Return red where the prediction is wrong, grey where there is no truth, light elsewhere."""
     red = tuple(int(BAD[i : i + 2], 16) for i in (1, 3, 5))
     pixels = np.full((*truth.shape, 3), 235, np.uint8)
     pixels[truth != labels] = red
@@ -114,17 +115,11 @@ def draw_class_bars(confusion: Tensor, classes: Sequence[str], folder: Path) -> 
     right.barh(rows, [shares[k] for k in order], color="#c3cad1", height=0.72)
     for row, k in zip(rows, order, strict=True):
         above_line = {"boxstyle": "square,pad=0.1", "facecolor": "white", "linewidth": 0}
-        left.text(
-            scores[k] + 0.01,
-            row,
-            f"{scores[k]:.3f}",
-            va="center",
-            fontsize=8,
-            color=INK,
-            bbox=above_line,
-        )
         share = f"{100 * shares[k]:.2g} %" if pixels[k] else "never true"
-        right.text(shares[k] + 0.01, row, share, va="center", fontsize=8, color=INK)
+        style: dict[str, Any] = {"va": "center", "fontsize": 8, "color": INK}
+        style["textcoords"] = "offset points"
+        left.annotate(f"{scores[k]:.3f}", (scores[k], row), (3, 0), bbox=above_line, **style)
+        right.annotate(share, (shares[k], row), (3, 0), **style)
     names = [short(classes[k], 20) for k in order]
     left.set_yticks(rows, names, fontsize=8, parse_math=False)
     mean = overlap(confusion).miou

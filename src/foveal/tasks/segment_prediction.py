@@ -14,10 +14,10 @@ from PIL import Image
 from torch import nn
 
 from foveal.config import SegmentConfig, TrainConfig
+from foveal.data.label_pictures import legend, overlay, palette_picture
 from foveal.data.masks import IGNORED, LabelMap
 from foveal.data.pictures import DamagedPictureError, open_picture, printable
 from foveal.files import replacing
-from foveal.tasks.label_pictures import legend, overlay, palette_picture
 from foveal.tasks.prediction import Picture, Predictions
 from foveal.tasks.report import write_canvas
 from foveal.tasks.segment import label_maps, window_of
@@ -55,7 +55,7 @@ class SegmentPrediction:
 
     def __str__(self) -> str:
         told = ", ".join(f"{name} {share:.0%}" for name, share in self.shares[:TOLD])
-        return f"{printable(self.path)}: {told or '(none)'}"
+        return f"{printable(self.path) or '(picture)'}: {told or '(none)'}"
 
 
 class SegmentPredictions(Predictions):

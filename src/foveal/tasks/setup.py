@@ -75,6 +75,14 @@ class Setup(ABC):
         """Return the number of pictures of a split."""
         return len(self.splits[split])
 
+    def probe(self, split: str, progress: Any) -> None:
+        """Look at a split's pictures; damage behind their headers is found when they are read.
+
+        Raises:
+            ValueError: one cannot be used.
+        """
+        probe_all(self.size(split), self.splits[split].probe, progress)
+
     def first_pass(self, splits: Sequence[str]) -> None:
         """Find damaged pictures before time is spent on training; sets :attr:`left_out`."""
         self.left_out = []
@@ -89,7 +97,7 @@ class Setup(ABC):
                         seen[id(split)] = sound.pictures
                         self.left_out += sound.damaged
                     else:
-                        probe_all(split, progress)
+                        self.probe(name, progress)
                         seen[id(split)] = split
             self.splits[name] = seen[id(split)]
 

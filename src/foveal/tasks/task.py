@@ -276,6 +276,7 @@ class Task(LightningModule):
         rate = self._rate
         self.log_dict({"train/loss": loss, "lr": rate}, rank_zero_only=False, sync_dist=False)
         score = self.evaluated[f"val/{self.monitor}"]
+        score = -math.inf if math.isnan(score) else score  # nothing to score on
         self.improved = score > self.best_score or not self.history
         self.best_score = max(score, self.best_score)
         self.history.append(

@@ -40,6 +40,10 @@ class SceneMasks:
         """Return picture, label map, and their modes."""
         return *self.load(index), "RGB", "L"
 
+    def labels(self, index: int) -> LabelMap:
+        """Return a label map, uint8 [H, W]."""
+        return self.load(index)[1]
+
     def probe(self, index: int) -> None:
         """Do nothing: a scene cannot be damaged."""
 

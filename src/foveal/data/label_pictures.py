@@ -29,7 +29,9 @@ def palette_picture(labels: LabelMap, colors: NDArray[np.uint8]) -> Image.Image:
 
 
 def overlay(image: Image.Image, labels: LabelMap, colors: NDArray[np.uint8]) -> Image.Image:
-    """Return a picture tinted by what its pixels show; those ignored stay as they are.
+    """Return a picture tinted by what its pixels show.
+
+    What is ignored becomes pale; a black class, VOC's background, leaves the picture as it is.
 
     Args:
         image: RGB, W x H.
@@ -39,7 +41,7 @@ def overlay(image: Image.Image, labels: LabelMap, colors: NDArray[np.uint8]) -> 
     pixels = np.asarray(image, np.float32)
     tint = np.asarray(palette_picture(labels, colors).convert("RGB"), np.float32)
     mixed = (1 - OPACITY) * pixels + OPACITY * tint
-    mixed = np.where((labels == IGNORED)[..., None], pixels, mixed)
+    mixed = np.where(tint.any(-1, keepdims=True), mixed, pixels)
     return Image.fromarray(mixed.round().astype(np.uint8), "RGB")
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from foveal.tasks.label_pictures import IGNORED_COLOR, OPACITY, legend, overlay, palette_picture
+from foveal.data.label_pictures import IGNORED_COLOR, OPACITY, legend, overlay, palette_picture
 
 LABELS = np.array([[0, 1, 2], [2, 255, 0]], np.uint8)
 COLORS = np.array([(0, 0, 0), (200, 10, 20), (30, 40, 250)], np.uint8)
@@ -20,14 +20,14 @@ def test_a_palette_picture_keeps_the_labels_and_shows_the_colours(tmp_path):
             assert tuple(shown[row, column]) == wanted
 
 
-def test_pixels_are_mixed_with_their_colours_and_ignored_ones_stay():
+def test_pixels_are_mixed_with_their_colours_and_black_leaves_them():
     image = Image.new("RGB", (3, 2), (100, 150, 50))
     tinted = np.asarray(overlay(image, LABELS, COLORS))
-    assert tuple(tinted[1, 1]) == (100, 150, 50)
-    for place, k in (((0, 1), 1), ((0, 0), 0), ((1, 0), 2)):
+    assert tuple(tinted[0, 0]) == (100, 150, 50)
+    for place, over in (((0, 1), COLORS[1]), ((1, 0), COLORS[2]), ((1, 1), IGNORED_COLOR)):
         wanted = [
             round((1 - OPACITY) * pixel + OPACITY * int(color))
-            for pixel, color in zip((100, 150, 50), COLORS[k], strict=True)
+            for pixel, color in zip((100, 150, 50), over, strict=True)
         ]
         assert tinted[place].tolist() == wanted
 
