@@ -234,7 +234,8 @@ class SegmentSetup(Setup):
     def probe(self, split: str, progress: Any) -> None:
         """Look at a split; masks to be scored by are decoded, or one could end a trained run."""
         pictures = self.splits[split]
-        look = pictures.probe if split == "train" else pictures.labels
+        files = self.config.data.root is not None
+        look = pictures.labels if files and split != "train" else pictures.probe
         probe_all(len(pictures), look, progress)
 
     def label_bytes(self, split: str) -> bytes:
