@@ -14,7 +14,7 @@ from torch import nn
 import foveal
 from foveal.data.transforms import Preprocess
 from foveal.layers import LAYERS, CoordinateAttention, create_layer
-from foveal.models import count
+from foveal.models import count, create_model, list_models
 from foveal.surgery import Inserted, holds_inserted, insert, inserted_layers
 
 # Small networks with one structure each, at which everything is tried.
@@ -202,6 +202,15 @@ def test_context_goes_behind_stages_and_into_the_blocks_of_the_last(layer):
     scales = [found.scale for found in inserted_layers(model).values()]
     assert len(scales) == 6
     assert all(scale.grad.abs().sum() > 0 for scale in scales)
+
+
+@pytest.mark.parametrize("name", list_models(task="segment"))
+def test_classes_are_exchanged_after_an_insertion_by_a_rule(name):
+    model = create_model(name, num_classes=3, backbone="test_resnet", output_stride=32).eval()
+    report = insert(model, "mixed", where="stages", input_size=(3, 64, 64))
+    assert {place.channels for place in report.places}.isdisjoint({3})
+    model.reset_classifier(5)
+    assert model(pictures()).shape == (2, 5, 64, 48)
 
 
 def test_the_layer_acts_on_the_output_of_the_named_module():

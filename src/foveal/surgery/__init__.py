@@ -50,9 +50,9 @@ def insert(
         where: after which modules. A rule: ``blocks`` (every residual block's output), ``stages``
             (the last block of each stage) or ``expand`` (in each block after its widest
             convolution with norm and activation; in an inverted residual that is before the
-            projection). Or a pattern over
-            ``model.named_modules()`` in which ``*`` does not cross a dot: ``layer[34].*`` are the
-            blocks of two stages of a ResNet. Or a function (name, module) -> bool. Layers that
+            projection); in a network that has a ``backbone``, they look at that alone. Or a pattern
+            over ``model.named_modules()`` in which ``*`` does not cross a dot: ``layer[34].*`` are
+            the blocks of two stages of a ResNet. Or a function (name, module) -> bool. Layers that
             were inserted before are looked through.
         identity: start as x + scale * (layer(x) - x) with a learned scale of 0 per channel, so
             that the network computes what it computed before until it is trained. Otherwise the
