@@ -169,6 +169,19 @@ def test_wrong_input_gets_one_sentence(name):
         ({"backbone": "spnet"}, ValueError, "unknown model 'spnet'"),
         ({"bakbone": "resnet50"}, TypeError, f"unknown {name} argument 'bakbone': did you mean 'b"),
         ({"backbone_args": {"depht": 1}}, TypeError, "unknown .* argument 'depht'"),
+        *(
+            ({"backbone_args": {key: 1}}, TypeError, f"backbone_args.{key} cannot be given: {why}")
+            for key, why in [
+                ("output_stride", "it is an argument of the model"),
+                ("in_chans", "it is an argument of the model"),
+                ("pretrained", "it is an argument of the model"),
+                ("num_classes", "it is an argument of the model"),
+                ("features_only", "the head decides which maps it sees"),
+                ("out_indices", "the head decides which maps it sees"),
+                ("name", "it is the model's backbone$"),
+                ("checkpoint_path", "it is the model's backbone_checkpoint$"),
+            ]
+        ),
         ({"features_only": True}, ValueError, "features_only is for classification networks"),
         (
             {"backbone": "swin_tiny_patch4_window7_224", "output_stride": 8},

@@ -20,7 +20,9 @@ def test_a_stride_that_the_network_has_is_not_asked_for():
 
 
 def test_stems_for_small_pictures():
-    backbone = segmentation_backbone("mobilenetv2_050_se", last, output_stride=8, stem_stride=1)
+    backbone = segmentation_backbone(
+        "mobilenetv2_050_se", last, 8, backbone_args={"stem_stride": 1}
+    )
     assert [m.shape for m in backbone.eval()(torch.rand(1, 3, 32, 32))] == [(1, 160, 4, 4)]
 
 

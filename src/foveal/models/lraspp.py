@@ -46,18 +46,17 @@ def lraspp(
         output_stride: of the coarse map; the finer one has half of it.
         hidden: channels of the head.
         backbone_args: further arguments of the backbone.
-        backbone_checkpoint: weights of the backbone as a classification network, to load instead
-            of published ones.
+        backbone_checkpoint: its weights as a classification network, instead of published ones.
 
     Raises:
         ValueError: an unknown name, an impossible value, a backbone that cannot have the strides.
-        TypeError: an argument that the backbone does not have.
+        TypeError: an argument that the backbone does not have, or that the model decides.
     """
     classes = check_num_classes(num_classes)
     if hidden < 1:
         raise ValueError(f"hidden must be at least 1, not {hidden}")
 
-    def two_levels(strides: Sequence[int]) -> tuple[int, ...]:
+    def levels(strides: Sequence[int]) -> tuple[int, ...]:
         finer = [i for i, stride in enumerate(strides) if 2 * stride == output_stride]
         if not finer:
             raise ValueError(
@@ -67,13 +66,7 @@ def lraspp(
         return (finer[-1], len(strides) - 1)
 
     trunk: Any = segmentation_backbone(
-        backbone,
-        two_levels,
-        output_stride=output_stride,
-        pretrained=pretrained,
-        checkpoint=backbone_checkpoint,
-        in_chans=in_chans,
-        **(backbone_args or {}),
+        backbone, levels, output_stride, in_chans, pretrained, backbone_args, backbone_checkpoint
     )
     low, high = trunk.feature_info.channels()
     return LRASPP(

@@ -18,16 +18,28 @@ from foveal.models.checkpoints import (
 # timm's wrapper that keeps a network's own names, and what a few networks have instead: only their
 # class for feature maps can be dilated.
 _KINDS: tuple[dict[str, Any], ...] = ({"feature_cls": "getter"}, {})
+# What a model's ``backbone_args`` cannot hold, and why.
+_DECIDED = {
+    **dict.fromkeys(
+        ("pretrained", "num_classes", "in_chans", "output_stride"), "it is an argument of the model"
+    ),
+    **dict.fromkeys(
+        ("features_only", "out_indices", "feature_cls", "feature_cfg"),
+        "the head decides which maps it sees",
+    ),
+    "name": "it is the model's backbone",
+    "checkpoint_path": "it is the model's backbone_checkpoint",
+}
 
 
 def segmentation_backbone(
     name: str,
     levels: Callable[[Sequence[int]], Sequence[int]],
-    *,
     output_stride: int,
+    in_chans: int = 3,
     pretrained: bool = False,
+    backbone_args: Mapping[str, Any] | None = None,
     checkpoint: str | Path = "",
-    **kw: Any,
 ) -> nn.Module:
     """Build a network for feature maps whose coarsest has a given stride.
 
@@ -35,10 +47,11 @@ def segmentation_backbone(
         name: of any classification network of foveal or timm.
         levels: strides of all its maps, from fine to coarse, to the indices of those it returns.
         output_stride: of the coarsest map; later stages are dilated instead of strided.
+        in_chans: channels of the picture.
         pretrained: load published weights.
+        backbone_args: further arguments of the network.
         checkpoint: weights of the classification network to load instead, .safetensors or a
             state_dict of ``torch.save``; all but the classifier must fit.
-        **kw: arguments of the network, ``in_chans`` among them.
 
     Returns:
         The network; it returns a list of maps, which ``feature_info`` describes. Its modules have
@@ -47,9 +60,13 @@ def segmentation_backbone(
     Raises:
         ValueError: an unknown name, a stride that the network cannot have, a checkpoint that does
             not fit.
-        TypeError: an argument that the network does not have.
+        TypeError: an argument that the network does not have, or that is decided elsewhere.
         OSError: weights are missing.
     """
+    for key in backbone_args or {}:
+        if key in _DECIDED:
+            raise TypeError(f"backbone_args.{key} cannot be given: {_DECIDED[key]}")
+    kw = {"in_chans": in_chans, **(backbone_args or {})}
     state = find_state_dict(read_checkpoint(checkpoint)) if checkpoint else None
     kind = {**_kind(name, output_stride, kw), **kw}
     with torch.device("meta"):
