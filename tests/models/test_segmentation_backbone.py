@@ -17,6 +17,9 @@ def test_a_stride_that_the_network_has_is_not_asked_for():
         segmentation_backbone("test_vit", last, output_stride=8)
     with pytest.raises(ValueError, match=r"have strides 16; give output_stride=16"):
         segmentation_backbone("test_vit", last, output_stride=32)
+    odd = {"patch_size": 20, "img_size": 160}  # a stride that no head is made for
+    with pytest.raises(ValueError, match=r"its maps have strides 20; give a backbone that can be"):
+        segmentation_backbone("test_vit", last, output_stride=16, backbone_args=odd)
 
 
 def test_stems_for_small_pictures():

@@ -16,6 +16,7 @@ from torch import nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from foveal.layers.strip_pooling import BatchNormOfMeans
+from foveal.models.options import check_flag
 from foveal.models.segmentation_backbone import segmentation_backbone
 from foveal.models.segmentation_network import SegmentationNetwork, check_num_classes
 
@@ -49,11 +50,11 @@ def deeplabv3(
 
     Raises:
         ValueError: an unknown name, an impossible value, a backbone that cannot have the stride.
-        TypeError: an argument that the backbone does not have, or that the model decides.
+        TypeError: an argument of a wrong type, or one that the backbone does not have or the model
+            decides.
     """
     classes = check_num_classes(num_classes)
-    if output_stride not in (8, 16, 32):
-        raise ValueError(f"output_stride of deeplabv3 must be 8, 16 or 32, not {output_stride!r}")
+    check_flag("separable", separable)
 
     def last(strides: Sequence[int]) -> tuple[int, ...]:
         return (len(strides) - 1,)

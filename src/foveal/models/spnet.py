@@ -17,6 +17,7 @@ from timm.models import resnet as timm_resnet
 from torch import nn
 
 from foveal.layers import MixedPooling, PyramidPooling, create_layer
+from foveal.models.options import check_flag
 from foveal.models.segmentation_backbone import inner, segmentation_backbone
 from foveal.models.segmentation_network import SegmentationNetwork, check_num_classes, fcn_head
 from foveal.names import unknown
@@ -67,9 +68,11 @@ def spnet(
     Raises:
         ValueError: an unknown name, an impossible value, a backbone that cannot have the stride or
             the gates.
-        TypeError: an argument that the backbone does not have, or that the model decides.
+        TypeError: an argument of a wrong type, or one that the backbone does not have or the model
+            decides.
     """
     classes = check_num_classes(num_classes)
+    check_flag("auxiliary", auxiliary)
     if context is not None and context not in _CONTEXTS:
         raise ValueError(unknown("context", context, _CONTEXTS))
 
