@@ -198,6 +198,15 @@ def test_a_single_pixel_bounds_the_trace_but_not_onnx(tmp_path):
     assert {c.shape[2:] for c in report.checks} == {(16, 16), (20, 24), (12, 20)}
 
 
+def test_sizes_that_only_the_trace_refuses_are_not_called_too_small(tmp_path):
+    report = export(SinglePixel().eval(), "torch", tmp_path / "net", image_size=18)
+    assert report.dynamic == ("batch", "height", "width")
+    assert report.notes == (
+        "the trace excludes 14 x 22 pixels: one of their feature maps is a single pixel high or "
+        "wide",
+    )
+
+
 @needs_onnx
 def test_onnx_that_is_wrong_at_another_size_is_not_written(tmp_path):
     model = StripGate().eval()

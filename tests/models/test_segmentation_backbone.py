@@ -49,3 +49,15 @@ def test_a_checkpoint_of_the_classification_network_loads(tmp_path, name, prefix
     torch.save({"other.weight": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match=r"does not fit .*: missing: conv_stem\.weight"):
         segmentation_backbone(name, last, output_stride=32, checkpoint=path)
+
+
+def test_a_checkpoint_is_loaded_instead_of_published_weights(tmp_path):
+    """This network has none, so that to ask for them would fail."""
+    whole, path = create_model("mobilenext_035"), tmp_path / "weights.pth"
+    torch.save(whole.state_dict(), path)
+    backbone = segmentation_backbone("mobilenext_035", last, 32, pretrained=True, checkpoint=path)
+    own = inner(backbone).state_dict()
+    assert own.keys() < whole.state_dict().keys()
+    assert all(torch.equal(value, whole.state_dict()[key]) for key, value in own.items())
+    with pytest.raises(ValueError, match="there are no published weights for 'mobilenext_035'"):
+        segmentation_backbone("mobilenext_035", last, 32, pretrained=True)

@@ -137,15 +137,28 @@ def _trace_any_size(subject: Subject, *, guarded: bool) -> Traced:
         program = _export(subject.model, subject.input(2, 2 * size, 2 * size), tuple(AXES))
         if _bounded(program):
             raise ValueError("a feature map of a single pixel excludes larger pictures")
-    try:
-        subject.run(smaller)
-        if guarded:
-            program.module()(smaller)
-    except Exception as error:
-        height, width = smaller.shape[2:]
-        note = f"{height} x {width} pixels are too small: {first_line(error)}"
+    note = _refusal(subject, program if guarded else None, smaller)
+    if note is not None:
         return Traced(program, (same, single, larger), tuple(AXES), (note,))
     return Traced(program, (same, single, larger, smaller), tuple(AXES), ())
+
+
+def _refusal(subject: Subject, guarded: ExportedProgram | None, x: Tensor) -> str | None:
+    """Say why the network, or a graph with guards, does not take an input; None where it does."""
+    size = f"{x.shape[2]} x {x.shape[3]} pixels"
+    try:
+        subject.run(x)
+    except Exception as error:
+        return f"{size} are too small: {first_line(error)}"
+    try:
+        if guarded is not None:
+            guarded.module()(x)
+    except Exception as error:
+        reason = first_line(error)
+        if reason.endswith(" != 1"):  # what torch.export takes for granted of a traced length
+            reason = "one of their feature maps is a single pixel high or wide"
+        return f"the trace excludes {size}: {reason}"
+    return None
 
 
 def _bounded(program: ExportedProgram) -> bool:

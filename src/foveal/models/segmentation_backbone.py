@@ -75,7 +75,11 @@ def segmentation_backbone(
     with torch.device("meta"):
         indices = levels(_strides(name, kind))
     backbone = create_backbone(
-        name, pretrained=pretrained, features_only=True, out_indices=tuple(indices), **kind
+        name,
+        pretrained=pretrained and state is None,
+        features_only=True,
+        out_indices=tuple(indices),
+        **kind,
     )
     if state is not None:
         _load(backbone, name, kw, state, f"the checkpoint {str(checkpoint)!r}")

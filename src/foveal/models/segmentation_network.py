@@ -30,7 +30,9 @@ class SegmentationNetwork(nn.Module):
 
     Shape:
         input [B, C, H, W], any H, W >= 1; output [B, K, H, W], logits; in training, with an
-        auxiliary head, a pair of such.
+        auxiliary head, a pair of such. In training, one picture so small that its last map is a
+        single pixel has no variance for the BatchNorms, and torch raises ValueError: "Expected more
+        than 1 value per channel".
     """
 
     def __init__(
