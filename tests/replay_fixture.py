@@ -461,20 +461,29 @@ def _recipe_network(args: dict[str, Any]) -> tuple[Any, dict[str, torch.Tensor],
 
 
 def _spnet(fixture: Fixture) -> Iterator[Comparison]:
-    """Replay a whole network in evaluation: logits, auxiliary logits, and what its stages say."""
+    """Replay a whole network in evaluation: logits of its heads, and what its stages say."""
     network, _, _ = _recipe_network(fixture.args)
     x = fixture.take("input/x")
     with torch.no_grad():
-        y, aux = network(x, auxiliary=True)
+        logits = _logits(network, x)
         maps = network.backbone.model.forward_intermediates(x, intermediates_only=True)[1:]
-    found = {"output/y": y, "output/aux": aux, "output/c4_slice": maps[3][:, ::64]}
+    found = dict(zip(("output/y", "output/aux"), logits, strict=False))
+    found["output/c4_slice"] = maps[3][:, ::64]
     found |= {f"output/c{i}_mean": level.mean((2, 3)) for i, level in enumerate(maps, start=1)}
     for name in [name for name in fixture.tensors if name.startswith("output/")]:
         yield compare(name, found.get(name), fixture.take(name), LAYER.output)
 
 
+def _logits(network: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the logits of the head and, where there is one, of the auxiliary head."""
+    if network.auxiliary_head is None:
+        return (network(x),)
+    logits: tuple[torch.Tensor, ...] = network(x, auxiliary=True)
+    return logits
+
+
 def _spnet_losses(fixture: Fixture) -> Iterator[Comparison]:
-    """Replay a step of training: both losses, predictions, norms of gradients, statistics.
+    """Replay a step of training: losses, predictions, norms of gradients, statistics.
 
     Norms are compared at 2e-2 and 0.5 % of the predicted pixels may differ, as the specification of
     these files says: in float64 they are up to 7e-3 and 0.13 % away from what is stored.
@@ -482,18 +491,16 @@ def _spnet_losses(fixture: Fixture) -> Iterator[Comparison]:
     args = fixture.args
     network, filled, modules = _recipe_network(args)
     without_dropout(network).train()
-    main, auxiliary = network(fixture.take("input/x"))
+    logits = _logits(network, fixture.take("input/x"))
     target = fixture.take("input/target")
     ignore = args.get("ignore_index", 255)
-    losses = {
-        "output_train/main_loss": F.cross_entropy(main, target, ignore_index=ignore),
-        "output_train/aux_loss": F.cross_entropy(auxiliary, target, ignore_index=ignore),
-    }
-    main_loss, aux_loss = losses.values()
-    (main_loss + args.get("aux_weight", 0.4) * aux_loss).backward()
-    for name, value in losses.items():
-        yield compare(name, value.detach(), fixture.take(name), LAYER.output_train)
-    different = main.argmax(1) != fixture.take("output_train/pred")
+    losses = [F.cross_entropy(each, target, ignore_index=ignore) for each in logits]
+    weights = (1.0, args.get("aux_weight", 0.4))
+    sum(w * loss for w, loss in zip(weights, losses, strict=False)).backward()
+    for head, loss in zip(("main", "aux"), losses, strict=False):
+        name = f"output_train/{head}_loss"
+        yield compare(name, loss.detach(), fixture.take(name), LAYER.output_train)
+    different = logits[0].argmax(1) != fixture.take("output_train/pred")
     yield Comparison("output_train/pred", different.double().mean().item(), 5e-3)
     gradients = {key: p.grad for key, p in network.named_parameters()}
     for key, stored in fixture.under("grad_norm/").items():

@@ -11,6 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from foveal.models import create_model
+from foveal.official import spnet as official_spnet
+
 FOLDER = Path(__file__).parent / "fixtures"
 FIXTURES = sorted(FOLDER.rglob("*.safetensors"))
 BLOCK = FOLDER / "coordinate_attention" / "mbv2_block_s1.safetensors"
@@ -255,6 +258,40 @@ def test_the_arguments_of_spnets_parts_are_heeded(tmp_path, capsys, file, args, 
     path = rewritten(SPNET / f"{file}.safetensors", tmp_path, **args)
     assert replay_fixture.main([str(path)]) == 1
     assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["models.spnet.SPNet", "models.spnet.SPNet (training forward)"])
+def test_a_network_without_auxiliary_head_replays(tmp_path, monkeypatch, kind):
+    """A small network stands for SPNet-50; its loss is written out in float64."""
+    tiny = {"layers": (1, 1, 1, 1), "channels": (8, 8, 12, 16), "stem_width": 8}
+
+    def network(args):
+        torch.manual_seed(0)
+        net = create_model(
+            "spnet", num_classes=3, auxiliary=args["aux"], gate=None, backbone_args=tiny
+        )
+        return net.eval(), {}, official_spnet.modules(net)
+
+    monkeypatch.setattr(replay_fixture, "_recipe_network", network)
+    x = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(1))
+    target = torch.arange(2 * 24 * 32).reshape(2, 24, 32) % 3
+    target[:, :5] = 255
+    net, _, _ = network({"aux": False})
+    with torch.no_grad():
+        tensors = {"input/x": x, "output/y": net(x)}
+        if "training" in kind:
+            y = replay_fixture.without_dropout(net).train()(x)
+            p = y.double().softmax(1).gather(1, target.clamp(max=2)[:, None])[:, 0]
+            loss = -p.log()[target != 255].mean()
+            tensors = {"input/x": x, "input/target": target, "output_train/pred": y.argmax(1)}
+            tensors["output_train/main_loss"] = loss.float()
+    path = tmp_path / "f.safetensors"
+    for step in (0, 1e-3):
+        name = "output_train/main_loss" if "training" in kind else "output/y"
+        tensors[name] += step * tensors[name].abs().max()
+        save_file(tensors, path, {"class": kind, "args": json.dumps({"aux": False})})
+        failed = [c.tensor for c in replay_fixture.replay(path) if not c.passed]
+        assert failed == [name] * (step > 0)
 
 
 def test_the_second_update_of_the_auxiliary_statistics_is_all_that_differs():

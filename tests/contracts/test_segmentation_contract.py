@@ -90,6 +90,8 @@ def test_classes_are_exchanged_and_named_where_a_checkpoint_has_others(net, name
         f"{c}.{p}" for c in net.default_cfg["classifier"] for p in ("weight", "bias")
     }
     assert net.num_classes == net.default_cfg["num_classes"] == 9
+    with pytest.raises(TypeError, match="num_classes must be a whole number, not '5'"):
+        net.reset_classifier("5")
     for classes in (0, -1):
         with pytest.raises(ValueError, match="num_classes of a segmentation network must be at l"):
             net.reset_classifier(classes)
@@ -165,10 +167,39 @@ def test_any_backbone_any_stride(name, backbone, output_stride):
 def test_wrong_input_gets_one_sentence(name):
     for arguments, error, message in [
         ({"num_classes": 0}, ValueError, "num_classes of a segmentation network must be at least"),
+        ({"num_classes": 2.5}, TypeError, r"num_classes must be a whole number, not 2\.5$"),
+        ({"num_classes": "3"}, TypeError, "num_classes must be a whole number, not '3'$"),
+        ({"num_classes": True}, TypeError, "num_classes must be a whole number, not True$"),
+        ({"in_chans": "3"}, TypeError, "in_chans must be a whole number, not '3'$"),
+        ({"output_stride": "eight"}, TypeError, "output_stride must be a whole number, not 'ei"),
+        ({"output_stride": 8.0}, TypeError, r"output_stride must be a whole number, not 8\.0$"),
+        *(
+            (
+                {"output_stride": wrong},
+                ValueError,
+                f"output_stride must be 8, 16 or 32, not {wrong}$",
+            )
+            for wrong in (0, 4, 7, 64)
+        ),
+        ({"backbone_args": [1]}, TypeError, r"backbone_args must map names .*, not \[1\]$"),
+        ({"backbone_args": {1: 2}}, TypeError, r"backbone_args must map names .*, not \{1: 2\}$"),
         ({"backbone": "resnet5"}, ValueError, "unknown model 'resnet5': did you mean 'resnet"),
         ({"backbone": "spnet"}, ValueError, "unknown model 'spnet'"),
         ({"bakbone": "resnet50"}, TypeError, f"unknown {name} argument 'bakbone': did you mean 'b"),
         ({"backbone_args": {"depht": 1}}, TypeError, "unknown .* argument 'depht'"),
+        *(
+            ({"backbone_args": {key: 1}}, TypeError, f"backbone_args.{key} cannot be given: {why}")
+            for key, why in [
+                ("output_stride", "it is an argument of the model"),
+                ("in_chans", "it is an argument of the model"),
+                ("pretrained", "it is an argument of the model"),
+                ("num_classes", "it is an argument of the model"),
+                ("features_only", "the head decides which maps it sees"),
+                ("out_indices", "the head decides which maps it sees"),
+                ("name", "it is the model's backbone$"),
+                ("checkpoint_path", "it is the model's backbone_checkpoint$"),
+            ]
+        ),
         ({"features_only": True}, ValueError, "features_only is for classification networks"),
         (
             {"backbone": "swin_tiny_patch4_window7_224", "output_stride": 8},

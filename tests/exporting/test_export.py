@@ -198,6 +198,15 @@ def test_a_single_pixel_bounds_the_trace_but_not_onnx(tmp_path):
     assert {c.shape[2:] for c in report.checks} == {(16, 16), (20, 24), (12, 20)}
 
 
+def test_sizes_that_only_the_trace_refuses_are_not_called_too_small(tmp_path):
+    report = export(SinglePixel().eval(), "torch", tmp_path / "net", image_size=18)
+    assert report.dynamic == ("batch", "height", "width")
+    assert report.notes == (
+        "the trace excludes 14 x 22 pixels: one of their feature maps is a single pixel high or "
+        "wide",
+    )
+
+
 @needs_onnx
 def test_onnx_that_is_wrong_at_another_size_is_not_written(tmp_path):
     model = StripGate().eval()
@@ -335,12 +344,25 @@ def test_a_network_that_cannot_be_traced(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_graph_that_cannot_be_written(tmp_path):
-    """timm's dilated ResNet-D pads by a ceil of the size, which torch.export.save does not know."""
-    model = create_model("lraspp", num_classes=3, backbone="test_resnet", output_stride=8)
-    model.preprocess = WholePreprocess(image_size=64)
-    with pytest.raises(ValueError, match=r"torch\.export cannot write the network: .*ceil"):
-        export(model, "torch", tmp_path / "net")
+def test_a_graph_that_can_be_written_at_one_size_only(tmp_path):
+    """timm's dilated ConvNeXt pads by a ceil of the size, which torch.export.save does not know."""
+    model = create_model("lraspp", num_classes=3, backbone="test_convnext", output_stride=16)
+    report = export(model.eval(), "torch", tmp_path / "net", image_size=64)
+    assert report.dynamic == ("batch",)
+    (note,) = report.notes
+    assert note.startswith("height and width are fixed at 64: torch.export cannot write the netw")
+    assert "ceil" in note
+    x = torch.randn(3, 3, 64, 64)
+    torch.testing.assert_close(run_file(report.path, x), model(x).detach(), rtol=0, atol=1e-5)
+
+
+def test_a_graph_that_cannot_be_written(tmp_path, monkeypatch):
+    def save(program, path, **_):
+        raise RuntimeError("no such operation\nand a second line")
+
+    monkeypatch.setattr("torch.export.save", save)
+    with pytest.raises(ValueError, match=r"cannot write the network: no such operation$"):
+        export(TinyNet().eval(), "torch", tmp_path / "net", image_size=16)
     assert not list(tmp_path.iterdir())
 
 

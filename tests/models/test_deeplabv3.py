@@ -57,6 +57,6 @@ def test_separable_convolutions_are_depthwise_then_pointwise():
         assert pointwise.weight.shape == (256, 320, 1, 1)
 
 
-def test_other_strides_are_refused():
-    with pytest.raises(ValueError, match="output_stride of deeplabv3 must be 8, 16 or 32, not 4"):
-        create_model("deeplabv3", output_stride=4)
+def test_separable_is_a_flag():
+    with pytest.raises(TypeError, match="separable must be True or False, not 1"):
+        create_model("deeplabv3", separable=1)

@@ -51,6 +51,8 @@ def test_mobilenetv3_can_be_dilated():
 
 
 def test_wrong_input_gets_one_sentence():
+    with pytest.raises(TypeError, match="hidden must be a whole number, not '64'"):
+        create_model("lraspp", hidden="64")
     with pytest.raises(ValueError, match="hidden must be at least 1, not 0"):
         create_model("lraspp", hidden=0)
     with pytest.raises(ValueError, match="'test_vit' has no map of stride 8 beside that of 16"):

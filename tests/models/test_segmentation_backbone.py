@@ -17,10 +17,15 @@ def test_a_stride_that_the_network_has_is_not_asked_for():
         segmentation_backbone("test_vit", last, output_stride=8)
     with pytest.raises(ValueError, match=r"have strides 16; give output_stride=16"):
         segmentation_backbone("test_vit", last, output_stride=32)
+    odd = {"patch_size": 20, "img_size": 160}  # a stride that no head is made for
+    with pytest.raises(ValueError, match=r"its maps have strides 20; give a backbone that can be"):
+        segmentation_backbone("test_vit", last, output_stride=16, backbone_args=odd)
 
 
 def test_stems_for_small_pictures():
-    backbone = segmentation_backbone("mobilenetv2_050_se", last, output_stride=8, stem_stride=1)
+    backbone = segmentation_backbone(
+        "mobilenetv2_050_se", last, 8, backbone_args={"stem_stride": 1}
+    )
     assert [m.shape for m in backbone.eval()(torch.rand(1, 3, 32, 32))] == [(1, 160, 4, 4)]
 
 
@@ -44,3 +49,15 @@ def test_a_checkpoint_of_the_classification_network_loads(tmp_path, name, prefix
     torch.save({"other.weight": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match=r"does not fit .*: missing: conv_stem\.weight"):
         segmentation_backbone(name, last, output_stride=32, checkpoint=path)
+
+
+def test_a_checkpoint_is_loaded_instead_of_published_weights(tmp_path):
+    """This network has none, so that to ask for them would fail."""
+    whole, path = create_model("mobilenext_035"), tmp_path / "weights.pth"
+    torch.save(whole.state_dict(), path)
+    backbone = segmentation_backbone("mobilenext_035", last, 32, pretrained=True, checkpoint=path)
+    own = inner(backbone).state_dict()
+    assert own.keys() < whole.state_dict().keys()
+    assert all(torch.equal(value, whole.state_dict()[key]) for key, value in own.items())
+    with pytest.raises(ValueError, match="there are no published weights for 'mobilenext_035'"):
+        segmentation_backbone("mobilenext_035", last, 32, pretrained=True)

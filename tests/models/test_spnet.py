@@ -178,5 +178,7 @@ def test_other_backbones_have_the_decoder_without_gates():
 def test_unknown_choices_get_the_nearest():
     with pytest.raises(ValueError, match="unknown context 'pyramide': did you mean 'pyramid'"):
         meta(context="pyramide")
+    with pytest.raises(TypeError, match="auxiliary must be True or False, not 'yes'"):
+        meta(auxiliary="yes")
     with pytest.raises(ValueError, match="unknown layer 'stripe': did you mean 'strip'"):
         meta(gate="stripe")

@@ -13,8 +13,8 @@ from torch import nn
 
 import foveal
 from foveal.data.transforms import Preprocess
-from foveal.layers import LAYERS, CoordinateAttention, create_layer
-from foveal.models import count
+from foveal.layers import LAYERS, CoordinateAttention, StripPooling, create_layer
+from foveal.models import count, create_model, list_models
 from foveal.surgery import Inserted, holds_inserted, insert, inserted_layers
 
 # Small networks with one structure each, at which everything is tried.
@@ -37,12 +37,13 @@ FULL = [
 ]
 
 
-def build(library, name):
+def build(library, name, **kw):
     torch.manual_seed(0)
     if name == "densenet":
         model = torchvision.models.DenseNet(4, (2, 2), 8, num_classes=5)
     else:
-        model = timm.create_model(name) if library == "timm" else torchvision.models.get_model(name)
+        make = timm.create_model if library == "timm" else torchvision.models.get_model
+        model = make(name, **kw)
     with torch.no_grad():
         for key, value in model.state_dict().items():  # as if trained: nothing is 0 or 1
             if value.is_floating_point() and value.ndim == 1:
@@ -186,22 +187,37 @@ def test_every_layer_can_be_inserted_anywhere_in_a_sequential(layer):
 
 
 @pytest.mark.parametrize("layer", ["strip", "mixed"])
-def test_context_goes_behind_stages_and_into_the_blocks_of_the_last(layer):
-    """SPNet's places: the last block of each stage, and all blocks of the last stage."""
-    model = build("timm", "resnet26")
+def test_context_goes_to_spnets_places_in_any_resnet(layer):
+    """Between 3x3 and last 1x1 convolution of each stage's last block, and of all in the last."""
+    tiny = {"layers": (1, 2, 2, 3), "channels": (8, 8, 12, 16)}
+    model = build("timm", "resnet50", **tiny)
     expected = model(pictures())
-    stages = insert(model, layer, where="stages", identity=True)
-    assert [place.name for place in stages.places] == [f"layer{i}.1" for i in (1, 2, 3, 4)]
-    inside = insert(model, layer, where="layer4.*.act2", identity=True)
-    assert [(p.name, p.channels) for p in inside.places] == [
-        ("layer4.0.act2", 512),
-        ("layer4.1.act2", 512),
+    spnet = create_model("spnet", backbone_args=tiny)
+    gates = [n for n, m in spnet.named_modules() if isinstance(m, StripPooling)]
+    names = [n.removeprefix("backbone.model.").removesuffix(".gate") for n in gates]
+    report = insert(model, layer, where=lambda name, module: name in names, identity=True)
+    assert [(place.name, place.channels) for place in report.places] == [
+        ("layer1.0.act2", 8),
+        ("layer2.1.act2", 8),
+        ("layer3.1.act2", 12),
+        ("layer4.0.act2", 16),
+        ("layer4.1.act2", 16),
+        ("layer4.2.act2", 16),
     ]
     torch.testing.assert_close(model(pictures()), expected, rtol=0, atol=0)
     model.train()(pictures()).square().sum().backward()
     scales = [found.scale for found in inserted_layers(model).values()]
     assert len(scales) == 6
     assert all(scale.grad.abs().sum() > 0 for scale in scales)
+
+
+@pytest.mark.parametrize("name", list_models(task="segment"))
+def test_classes_are_exchanged_after_an_insertion_by_a_rule(name):
+    model = create_model(name, num_classes=3, backbone="test_resnet", output_stride=32).eval()
+    report = insert(model, "mixed", where="stages", input_size=(3, 64, 64))
+    assert {place.channels for place in report.places}.isdisjoint({3})
+    model.reset_classifier(5)
+    assert model(pictures()).shape == (2, 5, 64, 48)
 
 
 def test_the_layer_acts_on_the_output_of_the_named_module():
@@ -225,6 +241,21 @@ def test_the_start_at_identity_is_the_stated_sum():
         for channel, s in enumerate(scale.tolist()):
             expected = (1 - s) * x[:, channel] + s * layer(x)[:, channel]
             torch.testing.assert_close(y[:, channel], expected)
+
+
+@pytest.mark.parametrize("where", ["0.0", "0"])
+def test_a_second_layer_of_a_kind_at_a_place_is_noted(where):
+    model, size = small(), (3, 64, 48)
+    first = insert(model, "se", where=where, input_size=size)
+    other = insert(model, "coordinate", where=where, input_size=size)
+    assert first.notes == other.notes == ()
+    assert "note" not in str(other)
+    second = insert(model, "coordinate", where="0.[02]", input_size=size)
+    assert len(second.notes) == (where == "0.0")
+    third = insert(model, "coordinate", where=where, input_size=size)
+    note = f"there was a layer coordinate already after {where}: now both act"
+    assert third.notes == (note,)
+    assert str(third).endswith(f"\n\nnote: {note}")
 
 
 def test_a_second_insertion_acts_after_the_first():

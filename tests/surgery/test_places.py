@@ -6,6 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
+from foveal.models import create_model, list_models
 from foveal.surgery import find_places
 
 
@@ -145,6 +146,28 @@ def test_rules_find_the_blocks_of_known_networks(library, name, blocks, stages, 
     assert " ".join(names(model, "stages", size)) == stages
     if expand is not None:
         assert names(model, "expand", size)[0] == expand
+
+
+@pytest.mark.parametrize("name", list_models(task="segment"))
+def test_rules_look_at_the_backbone_of_a_network_that_has_one(name):
+    """Mixed pooling in SPNet's head is residual, LR-ASPP's head adds logits to logits."""
+    trunk = {"layers": (1, 1, 2, 2), "channels": (8, 8, 12, 16), "stem_width": 8}
+    with torch.device("meta"):
+        model = create_model(name, backbone="resnet50s", num_classes=3, backbone_args=trunk)
+    blocks = [f"backbone.model.layer{at}" for at in ("1.0", "2.0", "3.0", "3.1", "4.0", "4.1")]
+    stages = [block for block in blocks if block[-3:] not in ("3.0", "4.0")]
+    assert names(model, "blocks", (3, 64, 64)) == blocks
+    assert names(model, "stages", (3, 64, 64)) == stages
+    assert names(model, "expand", (3, 64, 64)) == [f"{block}.bn3" for block in blocks]
+    assert names(model, "head", (3, 64, 64)) == ["head"]
+
+
+def test_a_backbone_without_blocks_is_not_made_up_for_by_its_head():
+    """The pyramid in DeepLabV3's head concatenates."""
+    with torch.device("meta"):
+        model = create_model("deeplabv3", backbone="vgg11", output_stride=32)
+    with pytest.raises(ValueError, match=r"has no blocks .*: name modules by .* are backbone\."):
+        names(model, "blocks", (3, 64, 64))
 
 
 def test_rules_do_not_depend_on_the_size_of_the_pictures():

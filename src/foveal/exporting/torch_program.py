@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,19 +38,20 @@ class Traced:
 def write(subject: Subject, path: Path) -> Written:
     """Trace, write and read back.
 
+    Where torch.export cannot write what the network computes from a free height or width, such as
+    a padding, they are fixed.
+
     Raises:
         ValueError: the network cannot be traced, or its graph not be written.
     """
     traced = trace(subject, guarded=True)
     try:
-        torch.export.save(
-            traced.program, path, extra_files={METADATA_FILE: json.dumps(subject.metadata)}
-        )
-    except OSError:
-        raise
-    except Exception as error:  # it has no common class for what it does not know
-        reason = first_line(error)
-        raise ValueError(f"torch.export cannot write the network: {reason}") from error
+        _save(traced.program, path, subject.metadata)
+    except ValueError as error:
+        if "height" not in traced.dynamic:
+            raise
+        traced = _trace_one_size(subject, first_line(error))
+        _save(traced.program, path, subject.metadata)
     with warnings.catch_warnings():
         # torch 2.11 reads the weights into buffers that it calls not writable.
         warnings.simplefilter("ignore")
@@ -60,6 +62,21 @@ def write(subject: Subject, path: Path) -> Written:
             return named_outputs(module(x))
 
     return Written(run, traced.inputs, traced.dynamic, traced.notes)
+
+
+def _save(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a graph.
+
+    Raises:
+        ValueError: torch.export does not know how to.
+    """
+    try:
+        torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata)})
+    except OSError:
+        raise
+    except Exception as error:  # it has no common class for what it does not know
+        reason = first_line(error)
+        raise ValueError(f"torch.export cannot write the network: {reason}") from error
 
 
 def trace(subject: Subject, *, guarded: bool) -> Traced:
@@ -73,12 +90,23 @@ def trace(subject: Subject, *, guarded: bool) -> Traced:
     Raises:
         ValueError: torch.export cannot trace the network at all.
     """
-    size = subject.image_size
-    notes: list[str] = []
     try:
         return _trace_any_size(subject, guarded=guarded)
     except Exception as error:  # torch.export raises almost anything
-        notes.append(f"height and width are fixed at {size}: {first_line(error)}")
+        return _trace_one_size(subject, first_line(error))
+
+
+def _trace_one_size(subject: Subject, reason: str) -> Traced:
+    """Trace with the batch free, or without anything free.
+
+    Args:
+        subject: the network.
+        reason: why height and width are not free.
+
+    Raises:
+        ValueError: torch.export cannot trace the network at all.
+    """
+    notes = [f"height and width are fixed at {subject.image_size}: {reason}"]
     try:
         program = _export(subject.model, subject.input(2), ("batch",))
         inputs = tuple(subject.input(batch) for batch in (2, 1, 3))
@@ -109,15 +137,28 @@ def _trace_any_size(subject: Subject, *, guarded: bool) -> Traced:
         program = _export(subject.model, subject.input(2, 2 * size, 2 * size), tuple(AXES))
         if _bounded(program):
             raise ValueError("a feature map of a single pixel excludes larger pictures")
-    try:
-        subject.run(smaller)
-        if guarded:
-            program.module()(smaller)
-    except Exception as error:
-        height, width = smaller.shape[2:]
-        note = f"{height} x {width} pixels are too small: {first_line(error)}"
+    note = _refusal(subject, program if guarded else None, smaller)
+    if note is not None:
         return Traced(program, (same, single, larger), tuple(AXES), (note,))
     return Traced(program, (same, single, larger, smaller), tuple(AXES), ())
+
+
+def _refusal(subject: Subject, guarded: ExportedProgram | None, x: Tensor) -> str | None:
+    """Say why the network, or a graph with guards, does not take an input; None where it does."""
+    size = f"{x.shape[2]} x {x.shape[3]} pixels"
+    try:
+        subject.run(x)
+    except Exception as error:
+        return f"{size} are too small: {first_line(error)}"
+    try:
+        if guarded is not None:
+            guarded.module()(x)
+    except Exception as error:
+        reason = first_line(error)
+        if reason.endswith(" != 1"):  # what torch.export takes for granted of a traced length
+            reason = "one of their feature maps is a single pixel high or wide"
+        return f"the trace excludes {size}: {reason}"
+    return None
 
 
 def _bounded(program: ExportedProgram) -> bool:

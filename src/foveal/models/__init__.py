@@ -30,6 +30,7 @@ from foveal.models.backbones import create_backbone, is_own
 from foveal.models.checkpoints import find_state_dict, load_weights, read_checkpoint
 from foveal.models.counting import Counts, count
 from foveal.models.input_size import check_input_size, nearest_valid_size
+from foveal.models.options import check_whole
 from foveal.names import unknown
 
 __all__ = [
@@ -86,7 +87,7 @@ def create_model(
     Raises:
         ValueError: unknown name, an impossible value, no published weights, a checkpoint that is
             damaged or does not fit.
-        TypeError: an argument that the network does not have.
+        TypeError: an argument that the network does not have, or of a wrong type.
         OSError: the checkpoint is missing, or published weights cannot be fetched.
 
     Example:
@@ -95,8 +96,11 @@ def create_model(
         >>> network(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
-    if num_classes is not None and num_classes < 0:
-        raise ValueError(f"num_classes must be 0 or more, not {num_classes}")
+    if num_classes is not None:
+        check_whole("num_classes", num_classes)
+        if num_classes < 0:
+            raise ValueError(f"num_classes must be 0 or more, not {num_classes}")
+    check_whole("in_chans", in_chans)
     if in_chans < 1:
         raise ValueError(f"in_chans must be at least 1, not {in_chans}")
     state = find_state_dict(read_checkpoint(checkpoint_path)) if checkpoint_path else None

@@ -16,6 +16,7 @@ from torch import nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from foveal.layers.strip_pooling import BatchNormOfMeans
+from foveal.models.options import check_flag
 from foveal.models.segmentation_backbone import segmentation_backbone
 from foveal.models.segmentation_network import SegmentationNetwork, check_num_classes
 
@@ -45,28 +46,21 @@ def deeplabv3(
             dilations are 6, 12 and 18 at 16, twice of that at 8 and half of it at 32.
         separable: depthwise-separable 3x3 convolutions in the pyramid.
         backbone_args: further arguments of the backbone.
-        backbone_checkpoint: weights of the backbone as a classification network, to load instead
-            of published ones.
+        backbone_checkpoint: its weights as a classification network, instead of published ones.
 
     Raises:
         ValueError: an unknown name, an impossible value, a backbone that cannot have the stride.
-        TypeError: an argument that the backbone does not have.
+        TypeError: an argument of a wrong type, or one that the backbone does not have or the model
+            decides.
     """
     classes = check_num_classes(num_classes)
-    if output_stride not in (8, 16, 32):
-        raise ValueError(f"output_stride of deeplabv3 must be 8, 16 or 32, not {output_stride!r}")
+    check_flag("separable", separable)
 
     def last(strides: Sequence[int]) -> tuple[int, ...]:
         return (len(strides) - 1,)
 
     trunk: Any = segmentation_backbone(
-        backbone,
-        last,
-        output_stride=output_stride,
-        pretrained=pretrained,
-        checkpoint=backbone_checkpoint,
-        in_chans=in_chans,
-        **(backbone_args or {}),
+        backbone, last, output_stride, in_chans, pretrained, backbone_args, backbone_checkpoint
     )
     (channels,) = trunk.feature_info.channels()
     rates = [rate * 16 // output_stride for rate in _RATES]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
+from foveal.models.options import check_whole
 from foveal.models.segmentation_backbone import segmentation_backbone
 from foveal.models.segmentation_network import SegmentationNetwork, check_num_classes
 
@@ -43,37 +44,32 @@ def lraspp(
         pretrained: load the backbone's published weights.
         num_classes: K; None gives 21.
         in_chans: channels of the picture.
-        output_stride: of the coarse map; the finer one has half of it.
+        output_stride: of the coarse map, 8, 16 or 32; the finer one has half of it.
         hidden: channels of the head.
         backbone_args: further arguments of the backbone.
-        backbone_checkpoint: weights of the backbone as a classification network, to load instead
-            of published ones.
+        backbone_checkpoint: its weights as a classification network, instead of published ones.
 
     Raises:
         ValueError: an unknown name, an impossible value, a backbone that cannot have the strides.
-        TypeError: an argument that the backbone does not have.
+        TypeError: an argument of a wrong type, or one that the backbone does not have or the model
+            decides.
     """
     classes = check_num_classes(num_classes)
+    check_whole("hidden", hidden)
     if hidden < 1:
         raise ValueError(f"hidden must be at least 1, not {hidden}")
 
-    def two_levels(strides: Sequence[int]) -> tuple[int, ...]:
+    def levels(strides: Sequence[int]) -> tuple[int, ...]:
         finer = [i for i, stride in enumerate(strides) if 2 * stride == output_stride]
         if not finer:
             raise ValueError(
-                f"the backbone {backbone!r} has no map of stride {output_stride / 2:g} beside that "
+                f"the backbone {backbone!r} has no map of stride {output_stride // 2} beside that "
                 f"of {output_stride}: its maps have strides {', '.join(map(str, strides))}"
             )
         return (finer[-1], len(strides) - 1)
 
     trunk: Any = segmentation_backbone(
-        backbone,
-        two_levels,
-        output_stride=output_stride,
-        pretrained=pretrained,
-        checkpoint=backbone_checkpoint,
-        in_chans=in_chans,
-        **(backbone_args or {}),
+        backbone, levels, output_stride, in_chans, pretrained, backbone_args, backbone_checkpoint
     )
     low, high = trunk.feature_info.channels()
     return LRASPP(

@@ -1,6 +1,7 @@
 """What builders of networks share: their attention, their width, their feature maps."""
 
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -54,6 +55,26 @@ def check_width(width: float) -> None:
         raise TypeError(f"width must be a number, not {width!r}")
     if not 0 < width < math.inf:
         raise ValueError(f"width must be more than 0 and finite, not {width!r}")
+
+
+def check_whole(name: str, number: Any) -> None:
+    """Do nothing if the argument of this name is a whole number.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(number, numbers.Integral) or isinstance(number, bool):
+        raise TypeError(f"{name} must be a whole number, not {number!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Do nothing if the argument of this name is True or False.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
 def feature_mode(

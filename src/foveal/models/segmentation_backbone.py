@@ -14,31 +14,46 @@ from foveal.models.checkpoints import (
     read_checkpoint,
     with_counters,
 )
+from foveal.models.options import check_whole
 
+_STRIDES = (8, 16, 32)
 # timm's wrapper that keeps a network's own names, and what a few networks have instead: only their
 # class for feature maps can be dilated.
 _KINDS: tuple[dict[str, Any], ...] = ({"feature_cls": "getter"}, {})
+# What a model's ``backbone_args`` cannot hold, and why.
+_DECIDED = {
+    **dict.fromkeys(
+        ("pretrained", "num_classes", "in_chans", "output_stride"), "it is an argument of the model"
+    ),
+    **dict.fromkeys(
+        ("features_only", "out_indices", "feature_cls", "feature_cfg"),
+        "the head decides which maps it sees",
+    ),
+    "name": "it is the model's backbone",
+    "checkpoint_path": "it is the model's backbone_checkpoint",
+}
 
 
 def segmentation_backbone(
     name: str,
     levels: Callable[[Sequence[int]], Sequence[int]],
-    *,
     output_stride: int,
+    in_chans: int = 3,
     pretrained: bool = False,
+    backbone_args: Mapping[str, Any] | None = None,
     checkpoint: str | Path = "",
-    **kw: Any,
 ) -> nn.Module:
     """Build a network for feature maps whose coarsest has a given stride.
 
     Args:
         name: of any classification network of foveal or timm.
         levels: strides of all its maps, from fine to coarse, to the indices of those it returns.
-        output_stride: of the coarsest map; later stages are dilated instead of strided.
+        output_stride: of the coarsest map, 8, 16 or 32; later stages are dilated, not strided.
+        in_chans: channels of the picture.
         pretrained: load published weights.
+        backbone_args: further arguments of the network.
         checkpoint: weights of the classification network to load instead, .safetensors or a
             state_dict of ``torch.save``; all but the classifier must fit.
-        **kw: arguments of the network, ``in_chans`` among them.
 
     Returns:
         The network; it returns a list of maps, which ``feature_info`` describes. Its modules have
@@ -47,19 +62,46 @@ def segmentation_backbone(
     Raises:
         ValueError: an unknown name, a stride that the network cannot have, a checkpoint that does
             not fit.
-        TypeError: an argument that the network does not have.
+        TypeError: an argument of a wrong type, or one that the network does not have or that is
+            decided elsewhere.
         OSError: weights are missing.
     """
+    check_whole("output_stride", output_stride)
+    if output_stride not in _STRIDES:
+        raise ValueError(f"output_stride must be 8, 16 or 32, not {output_stride}")
+    kw = {"in_chans": in_chans, **_checked(backbone_args)}
     state = find_state_dict(read_checkpoint(checkpoint)) if checkpoint else None
     kind = {**_kind(name, output_stride, kw), **kw}
     with torch.device("meta"):
         indices = levels(_strides(name, kind))
     backbone = create_backbone(
-        name, pretrained=pretrained, features_only=True, out_indices=tuple(indices), **kind
+        name,
+        pretrained=pretrained and state is None,
+        features_only=True,
+        out_indices=tuple(indices),
+        **kind,
     )
     if state is not None:
         _load(backbone, name, kw, state, f"the checkpoint {str(checkpoint)!r}")
     return backbone
+
+
+def _checked(backbone_args: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the arguments that a model's caller may give its backbone.
+
+    Raises:
+        TypeError: they are no mapping, or hold what is decided elsewhere.
+    """
+    if backbone_args is None:
+        return {}
+    if not isinstance(backbone_args, Mapping) or not all(isinstance(k, str) for k in backbone_args):
+        raise TypeError(
+            f"backbone_args must map names of arguments to values, not {backbone_args!r}"
+        )
+    for key in backbone_args:
+        if key in _DECIDED:
+            raise TypeError(f"backbone_args.{key} cannot be given: {_DECIDED[key]}")
+    return backbone_args
 
 
 def _kind(name: str, output_stride: int, kw: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,10 +117,11 @@ def _kind(name: str, output_stride: int, kw: Mapping[str, Any]) -> dict[str, Any
                     return dilated
             except Exception:  # networks refuse strides in ways of their own
                 continue
+    own = f"output_stride={strides[-1]}, or " if strides[-1] in _STRIDES else ""
     raise ValueError(
         f"the backbone {name!r} cannot have output_stride={output_stride}: its maps have strides "
-        f"{', '.join(map(str, dict.fromkeys(strides)))}; give output_stride={strides[-1]}, or a "
-        "backbone that can be dilated, such as a ResNet or MobileNetV2"
+        f"{', '.join(map(str, dict.fromkeys(strides)))}; give {own}a backbone that can be dilated, "
+        "such as a ResNet or MobileNetV2"
     )
 
 

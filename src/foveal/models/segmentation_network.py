@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from foveal.models.options import check_whole
+
 NUM_CLASSES = 21  # of Pascal VOC, where nothing is asked for
 _SIDE = 480  # of pictures, where the backbone takes any
 
@@ -28,7 +30,9 @@ class SegmentationNetwork(nn.Module):
 
     Shape:
         input [B, C, H, W], any H, W >= 1; output [B, K, H, W], logits; in training, with an
-        auxiliary head, a pair of such.
+        auxiliary head, a pair of such. In training, one picture so small that its last map is a
+        single pixel has no variance for the BatchNorms, and torch raises ValueError: "Expected more
+        than 1 value per channel".
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class SegmentationNetwork(nn.Module):
         """Give the network new, random classifiers for ``num_classes`` classes.
 
         Raises:
+            TypeError: no whole number.
             ValueError: less than 1.
         """
         check_num_classes(num_classes)
@@ -116,10 +121,12 @@ def check_num_classes(num_classes: int | None) -> int:
     """Return the number of classes, Pascal VOC's for None.
 
     Raises:
+        TypeError: no whole number.
         ValueError: less than 1.
     """
     if num_classes is None:
         return NUM_CLASSES
+    check_whole("num_classes", num_classes)
     if num_classes < 1:
         raise ValueError(f"num_classes of a segmentation network must be at least 1: {num_classes}")
     return num_classes

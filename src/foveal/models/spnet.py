@@ -17,6 +17,7 @@ from timm.models import resnet as timm_resnet
 from torch import nn
 
 from foveal.layers import MixedPooling, PyramidPooling, create_layer
+from foveal.models.options import check_flag
 from foveal.models.segmentation_backbone import inner, segmentation_backbone
 from foveal.models.segmentation_network import SegmentationNetwork, check_num_classes, fcn_head
 from foveal.names import unknown
@@ -62,15 +63,16 @@ def spnet(
         auxiliary: with a second head on the stage before the last, which is run in training only.
         backbone_args: further arguments of the backbone, such as ``{"channels": (32, 64, 128,
             256)}`` for a ResNet of half width.
-        backbone_checkpoint: weights of the backbone as a classification network, to load instead
-            of published ones.
+        backbone_checkpoint: its weights as a classification network, instead of published ones.
 
     Raises:
         ValueError: an unknown name, an impossible value, a backbone that cannot have the stride or
             the gates.
-        TypeError: an argument that the backbone does not have.
+        TypeError: an argument of a wrong type, or one that the backbone does not have or the model
+            decides.
     """
     classes = check_num_classes(num_classes)
+    check_flag("auxiliary", auxiliary)
     if context is not None and context not in _CONTEXTS:
         raise ValueError(unknown("context", context, _CONTEXTS))
 
@@ -78,13 +80,7 @@ def spnet(
         return (len(strides) - 2, len(strides) - 1) if auxiliary else (len(strides) - 1,)
 
     trunk: Any = segmentation_backbone(
-        backbone,
-        levels,
-        output_stride=output_stride,
-        pretrained=pretrained,
-        checkpoint=backbone_checkpoint,
-        in_chans=in_chans,
-        **(backbone_args or {}),
+        backbone, levels, output_stride, in_chans, pretrained, backbone_args, backbone_checkpoint
     )
     trained = pretrained or backbone_checkpoint
     stages = _bottlenecks(trunk)

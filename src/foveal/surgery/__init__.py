@@ -12,7 +12,7 @@ from torch import nn
 from foveal.layers import create_layer
 from foveal.models.counting import Counts, count
 from foveal.models.input_size import input_size_of
-from foveal.surgery.inserted import Inserted, holds_inserted, inserted_layers
+from foveal.surgery.inserted import Inserted, holds_inserted, inserted_layers, layers_after
 from foveal.surgery.places import RULES, Place, Where, find_places
 from foveal.surgery.report import InsertionReport, Latency
 
@@ -50,9 +50,9 @@ def insert(
         where: after which modules. A rule: ``blocks`` (every residual block's output), ``stages``
             (the last block of each stage) or ``expand`` (in each block after its widest
             convolution with norm and activation; in an inverted residual that is before the
-            projection). Or a pattern over
-            ``model.named_modules()`` in which ``*`` does not cross a dot: ``layer[34].*`` are the
-            blocks of two stages of a ResNet. Or a function (name, module) -> bool. Layers that
+            projection); in a network that has a ``backbone``, they look at that alone. Or a pattern
+            over ``model.named_modules()`` in which ``*`` does not cross a dot: ``layer[34].*`` are
+            the blocks of two stages of a ResNet. Or a function (name, module) -> bool. Layers that
             were inserted before are looked through.
         identity: start as x + scale * (layer(x) - x) with a learned scale of 0 per channel, so
             that the network computes what it computed before until it is trained. Otherwise the
@@ -95,6 +95,7 @@ def insert(
         places=places,
         layers=layers,
         before=before,
+        notes=_notes(model, layer, places, layers),
     )
     try:
         report.apply()
@@ -141,6 +142,23 @@ def _check_arguments(layer: str, identity: bool, layer_args: dict[str, Any]) -> 
         if key in layer_args:
             raise TypeError(f"the layer's {key} cannot be given: the network decides it")
     create_layer(layer, 8, device="meta", **layer_args)
+
+
+def _notes(
+    model: nn.Module, layer: str, places: tuple[Place, ...], layers: tuple[Inserted, ...]
+) -> tuple[str, ...]:
+    """Say where there is a layer of the same kind already."""
+    twice = [
+        place.name
+        for place, new in zip(places, layers, strict=True)
+        if any(
+            type(old.layer) is type(new.layer)
+            for old in layers_after(model.get_submodule(place.name))
+        )
+    ]
+    if not twice:
+        return ()
+    return (f"there was a layer {layer} already after {', '.join(twice)}: now both act",)
 
 
 def _checked_size(size: tuple[int, int, int]) -> tuple[int, int, int]:

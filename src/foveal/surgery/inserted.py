@@ -129,6 +129,15 @@ def attach(model: nn.Module, name: str, inserted: Inserted) -> Callable[[], None
     return detach
 
 
+def layers_after(host: nn.Module) -> list[Inserted]:
+    """Return the inserted layers that act on a module's output, in their order."""
+    if type(host).forward is nn.Sequential.forward:
+        return [child for child in host.children() if isinstance(child, Inserted)]
+    hooks = [hook for hook in host._forward_hooks.values() if isinstance(hook, partial)]
+    found = [getattr(host, h.args[0]) for h in hooks if h.func is _apply_child]
+    return found + [h.args[0] for h in hooks if h.func is _apply]
+
+
 def inserted_layers(model: nn.Module) -> dict[str, Inserted]:
     """Return the inserted layers of a network by their names."""
     return {name: m for name, m in model.named_modules() if isinstance(m, Inserted)}

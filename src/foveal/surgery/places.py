@@ -140,7 +140,8 @@ def find_places(model: nn.Module, where: Where, input_size: tuple[int, int, int]
     Args:
         model: any network; it is not changed.
         where: a rule (``blocks``, ``stages``, ``expand``), a pattern over module names in which
-            ``*`` does not cross a dot, or a function (name, module) -> bool.
+            ``*`` does not cross a dot, or a function (name, module) -> bool. In a network that has
+            a ``backbone``, rules look at that alone.
         input_size: (C, H, W) of an input that the network takes.
 
     Raises:
@@ -205,15 +206,18 @@ def _blocks(model: nn.Module, trace: _Trace, rule: str) -> list[str]:
 
     A residual block is a module that adds two maps and returns them, the outermost where there is
     one in another; others of its class are blocks too, such as those whose stride leaves no
-    shortcut. Of modules that concatenate, the innermost are the blocks.
+    shortcut. Of modules that concatenate, the innermost are the blocks. Heads on a backbone add and
+    concatenate too, up to the logits themselves: they have no blocks.
     """
     modules = dict(_modules(model))
-    adding = [name for name, shape in trace.sums.items() if trace.shape(name) == shape]
+    if isinstance(getattr(model, "backbone", None), nn.Module):
+        modules = {name: m for name, m in modules.items() if name.startswith("backbone.")}
+    adding = [n for n, shape in trace.sums.items() if n in modules and trace.shape(n) == shape]
     if adding:
         found = _of_their_classes(modules, trace, adding)
         return [a for a in found if not any(a.startswith(f"{b}.") for b in found)]
-    if trace.concatenations:
-        found = _of_their_classes(modules, trace, trace.concatenations)
+    if concatenating := [name for name in trace.concatenations if name in modules]:
+        found = _of_their_classes(modules, trace, concatenating)
         return [a for a in found if not any(b.startswith(f"{a}.") for b in found)]
     kind = type(model).__name__
     if trace.tokens:
@@ -221,7 +225,7 @@ def _blocks(model: nn.Module, trace: _Trace, rule: str) -> list[str]:
             f"where={rule!r}: the blocks of {kind} pass streams of tokens [B, N, C] on, and this "
             "layer needs maps [B, C, H, W]: name modules that return maps, by a pattern"
         )
-    names = ", ".join(name for name in modules if "." not in name)
+    names = ", ".join(name for name in modules if _parent(name) not in modules)
     raise ValueError(
         f"where={rule!r}: {kind} has no blocks that add or concatenate maps: name modules by a "
         f"pattern; the outermost are {names}"

@@ -46,6 +46,7 @@ class InsertionReport:
         layers: the inserted modules, one for each place.
         before: parameters and multiply-adds of the network as it was.
         after: the same with the inserted layers.
+        notes: what may not have been meant, such as a second layer at the same place.
     """
 
     after: Counts
@@ -62,11 +63,13 @@ class InsertionReport:
         places: tuple[Place, ...],
         layers: tuple[Inserted, ...],
         before: Counts,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.layer, self.layer_args, self.where = layer, layer_args, where
         self.identity, self.input_size = identity, input_size
         self.places, self.layers = places, layers
         self.before = self.after = before
+        self.notes = notes
         self._model = model
         self._takers_out: list[Callable[[], None]] = []
 
@@ -127,7 +130,8 @@ class InsertionReport:
             added = sum(p.numel() for p in layer.parameters())
             size = f"{place.size[0]}x{place.size[1]}"
             rows.append((place.name, f"{place.channels:,d}", size, f"{added:,d}"))
-        return "\n".join([head, "", *_columns(rows), "", *_columns(self._costs())])
+        notes = ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
+        return "\n".join([head, "", *_columns(rows), "", *_columns(self._costs()), *notes])
 
     def __repr__(self) -> str:
         return f"InsertionReport({self.layer!r} after {len(self.places)} modules)"
