@@ -7,16 +7,17 @@ network: as it is, with the auxiliary head, and as the authors' code computes it
 head in evaluation too. Candidates of a case take turns in one process, round after round, so that
 whatever else the machine does falls on all of them; figures are medians over the rounds, ratios are
 taken within a round. Before anything is timed, what claims to compute the same is compared. Peak
-memory is that of a process which runs the candidate once, above what it had before.
+memory is that of a process which runs the candidate once, above what it had before (on Linux).
 """
 
 import argparse
 import functools
+import gc
+import math
 import multiprocessing
-import resource
 import statistics
-import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from layers import AuthorsMixed, AuthorsStrip, fill, ratio, rounds
@@ -186,10 +187,20 @@ def _raised(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     module = make().to(memory_format=layout)
     x = torch.randn(shape).contiguous(memory_format=layout)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if not Path("/proc/self/clear_refs").exists():
+        return math.nan  # another system than Linux
+    gc.collect()
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     evaluate(module, x)
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
+    return resident("VmHWM") - before
+
+
+def resident(name: str) -> float:
+    """Return one of the process's figures of memory, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (kibibytes,) = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(kibibytes)
 
 
 if __name__ == "__main__":

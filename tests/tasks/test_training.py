@@ -263,7 +263,7 @@ def test_damaged_pictures_stop_or_are_left_out(config, replaced, colors, tmp_pat
         foveal.train(replaced(config, out=str(tmp_path / "stop")))
     assert "\n" not in str(error.value)
     broken.write_bytes(b"")  # an empty file is found before the training starts
-    with pytest.raises(ValueError, match=r"3\.png: the file is empty \(1 of 30 pictures will not"):
+    with pytest.raises(ValueError, match=r"3\.png: the file is empty \(1 of 30 pictures cannot"):
         foveal.train(replaced(config, out=str(tmp_path / "empty")))
     assert not (tmp_path / "empty").exists()
     run = foveal.train(replaced(config, on_error="skip"))
