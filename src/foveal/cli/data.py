@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
     return 2 if report.problems else 0
 
 
-def task_of(args: argparse.Namespace) -> str:
+def task_meant(args: argparse.Namespace) -> str:
     """Return the task for which the data are meant, such as ``segment``.
 
     Raises:
@@ -89,7 +89,7 @@ def _check(
     args: argparse.Namespace, progress: Callable[[int, int], None]
 ) -> "DataReport | MaskReport":
     root, layout = root_and_layout(args)
-    if task_of(args) == "segment":
+    if task_meant(args) == "segment":
         from foveal.data.check_masks import check_segmentation
 
         return check_segmentation(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveal.cli.data import add_data_arguments, png_path, root_and_layout, task_of
+from foveal.cli.data import add_data_arguments, png_path, root_and_layout, task_meant
 from foveal.cli.parser import CommandParser
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_contact_sheet(args: argparse.Namespace) -> None:
 def _draw(args: argparse.Namespace) -> "Figure":
     root, layout = root_and_layout(args)
     options = {name: getattr(args, name) for name in ("split", "count", "seed") if name in args}
-    if task_of(args) == "segment":
+    if task_meant(args) == "segment":
         from foveal.data.mask_sheet import mask_sheet
         from foveal.data.segmentation import read_segmentation
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from PIL import Image
 
@@ -16,7 +16,12 @@ from foveal.data.parts import Found, StoredPictures
 from foveal.data.pictures import DamagedPictureError, printable
 from foveal.data.splits import class_counts, class_problems, make_splits, require_classes
 
-P = TypeVar("P", bound=Sized)
+
+class _Named(Sized, Protocol):
+    def name(self, index: int) -> str: ...
+
+
+P = TypeVar("P", bound=_Named)
 
 _MOST_LINES = 10
 
@@ -139,11 +144,7 @@ def check_classification(
     splits, origins, problems = _splits(found, val_fraction, test_fraction, split_seed)
     distinct = distinct_splits(splits)
     seen = _look(distinct, progress)
-    equal = [
-        tuple((split, distinct[split].name(index)) for split, index in places)
-        for places in seen.places.values()
-        if len(places) > 1
-    ]
+    equal = equal_pictures(distinct, seen.places)
     if seen.damaged:
         problems.append(f"pictures that will not open: {len(seen.damaged)}")
     problems += found_in_several(equal)
@@ -160,7 +161,7 @@ def check_classification(
         sizes=seen.sizes,
         modes=seen.modes,
         damaged_files=tuple(seen.damaged),
-        duplicates=tuple(equal),
+        duplicates=equal,
         ignored=found.ignored,
         problems=tuple(problems),
         notes=found.notes,
@@ -187,6 +188,22 @@ def distinct_splits(splits: Mapping[str, P]) -> dict[str, P]:
         if len(pictures) and not any(pictures is other for other in distinct.values()):
             distinct[split] = pictures
     return distinct
+
+
+def equal_pictures(
+    splits: Mapping[str, P], places: Mapping[bytes, Sequence[tuple[str, int]]]
+) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """Return groups of (split, name) of pictures that are equal.
+
+    Args:
+        splits: all pictures.
+        places: (split, index) of the pictures that have the same hash.
+    """
+    return tuple(
+        tuple((split, splits[split].name(index)) for split, index in group)
+        for group in places.values()
+        if len(group) > 1
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from foveal.data.check import (
     block,
     distinct_splits,
     duplicate_lines,
+    equal_pictures,
     found_in_several,
     mode_lines,
     pixel_hash,
@@ -159,11 +160,7 @@ def check_segmentation(
     splits, origins, problems = _splits(found, val_fraction, test_fraction, split_seed)
     distinct = distinct_splits(splits)
     seen = _look(distinct, len(found.classes), progress)
-    equal = tuple(
-        tuple((split, distinct[split].name(index)) for split, index in places)
-        for places in seen.places.values()
-        if len(places) > 1
-    )
+    equal = equal_pictures(distinct, seen.places)
     for what, files in (
         ("pictures or masks that will not open", seen.damaged),
         ("pictures whose masks are of another size", seen.sizes_differ),

@@ -120,10 +120,8 @@ class SegmentTask(Task):
         remarks = []
         shown = self.scores.shown
         if len(shown) < 2:
-            remarks.append(
-                f"the masks show {shown[0] if shown else 'no class'} and nothing else, which the "
-                f"scores say little of ({IGNORED} in a mask means ignored)"
-            )
+            what = f"nothing but {shown[0]}, so the scores say little" if shown else "no class"
+            remarks.append(f"the masks show {what} ({IGNORED} in a mask means ignored)")
         absent = self.scores.absent
         if absent and shown:
             names = ", ".join(absent)
