@@ -1,0 +1,240 @@
+"""Checkpoints of the authors' DFI (backseason/DFI).
+
+The whole network (their ``dfi.pth``) and its parts alone: what follows the trunk, selective
+integration (their ``DFIM``), task-adaptive attention (``TAM``), the converter and a predictor.
+Depths, widths, levels and tasks are read from keys and shapes. Their bottleneck has the keys of any
+ResNet's and is built by :func:`bottleneck`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from timm.models import resnet as timm_resnet
+from torch import nn
+
+from foveal.layers import SelectiveIntegration, TaskAdaptiveAttention
+from foveal.models.caffe_resnet import CAFFE_INPUT, caffe_layout, stride_first
+from foveal.models.dfi import DFI
+from foveal.models.dfi_decoder import Converter, DFIDecoder, Predictor, PyramidSum
+from foveal.models.segmentation_backbone import segmentation_backbone
+from foveal.official.mobilenetv2 import check_stride
+from foveal.official.renaming import Modules, check_keys, load_renamed
+
+DESCRIPTION = "backseason/DFI (DFI, its decoder and the parts of it)"
+
+timm_blocks: Any = timm_resnet  # annotated too sparsely for the type checker
+
+State = Mapping[str, torch.Tensor]
+Size = Callable[[str, int], int]  # the size of one of the authors' tensors along a dimension
+
+_TASKS = ("edge", "saliency", "skeleton")  # by the authors' numbers
+
+# What the layouts are called where weights do not fit, and the parts of keys that tell them.
+_WORDS = {
+    "network": "DFI",
+    "decoder": "DFI without its trunk",
+    "integration": "selective integration alone",
+    "attention": "task-adaptive attention alone",
+    "converter": "the converter alone",
+    "predictor": "a predictor alone",
+}
+_FIRST = {
+    "network": {"base"},
+    "decoder": {"dfims", "tams", "predictors"},
+    "integration": {"merge", "merge_convs"},
+    "attention": {"attention", "block"},
+    "converter": {"convert"},
+    "predictor": {"trans", "fuse"},
+}
+
+
+def recognise(state: State) -> bool:
+    """Return whether the weights have one of the layouts, complete or not."""
+    return _layout(state) is not None
+
+
+def build(
+    state: State,
+    *,
+    level: int | None = None,
+    selected: int | None = None,
+    frozen_norm: bool | None = None,
+) -> nn.Module:
+    """Return the foveal module with the authors' weights.
+
+    Args:
+        state: the authors' state_dict, of any of the layouts.
+        level: of selective integration alone, the level whose size the result has, 0 by default;
+            no weight tells.
+        selected: how many levels a task selects, 3 by default; no weight tells.
+        frozen_norm: of the whole network, keep the trunk's BatchNorm as it is in training, as the
+            authors do; False by default.
+
+    Raises:
+        ValueError: keys or shapes that are missing, too many or inconsistent; a hint for anything
+            but what it is for.
+    """
+    layout = _layout(state) or ""
+    hints = {"level": level, "selected": selected, "frozen_norm": frozen_norm}
+    for hint, value in hints.items():
+        if value is not None and layout not in _HINTS[hint]:
+            where = " or ".join(_WORDS[kind] for kind in _HINTS[hint])
+            raise ValueError(f"the hint {hint} is only for {where}")
+    kept = 3 if selected is None else selected
+    makers: dict[str, Callable[[Size], nn.Module]] = {
+        "network": lambda size: _network(state, size, kept, bool(frozen_norm)),
+        "decoder": lambda size: _decoder(state, size, kept),
+        "integration": lambda size: _integration(state, size, level or 0, kept),
+        "attention": lambda size: TaskAdaptiveAttention(size("block.0.weight", 1)),
+        "converter": lambda size: _converter(state, size),
+        "predictor": lambda size: Predictor(_sizes(state, "trans.#.weight", 1, size)),
+    }
+    return _load(state, makers[layout], _WORDS[layout])
+
+
+_HINTS = {
+    "level": ("integration",),
+    "selected": ("network", "decoder", "integration"),
+    "frozen_norm": ("network",),
+}
+
+
+def modules(module: nn.Module) -> Modules:
+    """Return the authors' names and foveal's of all modules within one of foveal's."""
+    names = {key.rpartition(".")[0] for key in module.state_dict()}
+    return {_theirs(name): name for name in names}
+
+
+def task_names(count: int) -> tuple[str, ...]:
+    """Return foveal's names of the authors' tasks, by their numbers."""
+    return (*_TASKS, *(f"task{number}" for number in range(len(_TASKS), count)))[:count]
+
+
+def bottleneck(state: State, stride: int, dilation: int) -> nn.Module:
+    """Return a bottleneck in the layout of Caffe with the authors' weights.
+
+    Args:
+        state: keys as in the block: ``conv1.weight``.
+        stride: of the first 1x1 convolution, 1 or 2.
+        dilation: of the 3x3 convolution.
+
+    Raises:
+        ValueError: keys or shapes that do not fit; a stride or dilation that the block cannot have.
+    """
+    check_stride(stride)
+    if dilation < 1:
+        raise ValueError(f"the hint dilation must be at least 1, not {dilation!r}")
+    shortcut = any(key.startswith("downsample.") for key in state)
+    if stride == 2 and not shortcut:
+        raise ValueError("the hint stride must be 1 for a block without projection (downsample)")
+
+    def make(size: Size) -> nn.Module:
+        planes, in_channels = size("conv1.weight", 0), size("conv1.weight", 1)
+        projection = (
+            timm_blocks.downsample_conv(in_channels, 4 * planes, 1, stride) if shortcut else None
+        )
+        block: nn.Module = timm_blocks.Bottleneck(
+            in_channels, planes, stride, projection, dilation=dilation
+        )
+        stride_first(block, dilation)
+        return block
+
+    return _load(state, make, "a bottleneck alone")
+
+
+def _layout(state: State) -> str | None:
+    first = {key.partition(".")[0] for key in state}
+    if "base" in first and any(key.startswith(("base.resnet.", "base.ppm")) for key in state):
+        return "network"
+    return next((kind for kind, parts in _FIRST.items() if kind != "network" and first & parts), None)
+
+
+def _theirs(name: str) -> str:
+    name = re.sub(r"^backbone\.model\.", "base.resnet.", name)
+    name = re.sub(r"^pyramid\.", "base.", name)
+    name = re.sub(r"^decoder\.", "", name)
+
+    def number(match: re.Match[str]) -> str:
+        task = match[2]
+        known = _TASKS.index(task) if task in _TASKS else int(task.removeprefix("task"))
+        return f"{match[1]}.{known}"
+
+    tasks = rf"({'|'.join(_TASKS)}|task\d+)\b"
+    return re.sub(rf"\b(merge_convs|fcs|convs|predictors)\.{tasks}", number, name)
+
+
+def _load(state: State, make: Callable[[Size], nn.Module], what: str) -> nn.Module:
+    """Return the module of the sizes that the weights have, with them."""
+    with torch.device("meta"):
+        template = make(lambda key, dimension: 64)
+        check_keys(template, state, modules(template), what)
+    module = make(lambda key, dimension: state[key].shape[dimension])
+    load_renamed(module, state, modules(module), what)
+    return module
+
+
+def _count(state: State, prefix: str) -> int:
+    """Return how many numbered parts there are behind a prefix: 1 more than the last, at least 1."""
+    found = (re.match(re.escape(prefix) + r"\.(\d+)\.", key) for key in state)
+    return max((int(match[1]) for match in found if match), default=0) + 1
+
+
+def _sizes(state: State, key: str, dimension: int, size: Size) -> list[int]:
+    """Return the sizes of the tensors whose numbers stand at ``#`` of the key."""
+    prefix = key.partition(".#")[0]
+    return [size(key.replace("#", str(i)), dimension) for i in range(_count(state, prefix))]
+
+
+def _integration(
+    state: State, size: Size, level: int, selected: int, prefix: str = ""
+) -> SelectiveIntegration:
+    return SelectiveIntegration(
+        _sizes(state, f"{prefix}merge.#.0.weight", 1, size),
+        size(f"{prefix}merge.0.0.weight", 0),
+        task_names(_count(state, f"{prefix}convs")),
+        level=level,
+        selected=selected,
+    )
+
+
+def _converter(state: State, size: Size, prefix: str = "") -> Converter:
+    key = f"{prefix}convert.#.0.weight"
+    return Converter(_sizes(state, key, 1, size), _sizes(state, key, 0, size))
+
+
+def _decoder(state: State, size: Size, selected: int) -> DFIDecoder:
+    key = "converter.convert.#.0.weight"
+    return DFIDecoder(
+        _sizes(state, key, 1, size),
+        _sizes(state, key, 0, size),
+        _sizes(state, "tams.#.block.0.weight", 1, size),
+        task_names(_count(state, "predictors")),
+        selected=selected,
+    )
+
+
+def _network(state: State, size: Size, selected: int, frozen_norm: bool) -> DFI:
+    found = re.compile(r"base\.resnet\.layer([1-4])\.(\d+)\.")
+    blocks = {(int(m[1]), int(m[2])) for key in state if (m := found.match(key))}
+    depths = [max(1, sum(stage == s for stage, _ in blocks)) for s in (1, 2, 3, 4)]
+    planes = [size(f"base.resnet.layer{stage}.0.conv1.weight", 0) for stage in (1, 2, 3, 4)]
+    trunk: Any = segmentation_backbone(
+        "resnet50",
+        lambda strides: range(len(strides)),
+        output_stride=16,
+        in_chans=size("base.resnet.conv1.weight", 1),
+        layers=tuple(depths),
+        channels=tuple(planes),
+    )
+    caffe_layout(trunk)
+    pyramid = PyramidSum(size("base.ppm_pre.0.weight", 1), size("base.ppm_pre.0.weight", 0))
+    return DFI(
+        trunk,
+        pyramid,
+        _decoder(state, size, selected),
+        frozen_norm=frozen_norm,
+        in_chans=size("base.resnet.conv1.weight", 1),
+        input_cfg=CAFFE_INPUT,
+    )
