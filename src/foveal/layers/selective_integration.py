@@ -13,8 +13,8 @@ from foveal.names import unknown
 class SelectiveIntegration(nn.Module):
     """Bring the maps of several levels to one size and add those that a task selects: DFIM.
 
-    Each level is resized bilinearly (corners aligned) to the size of one of them, and projected; the
-    projections f_i are shared by the tasks. For each task
+    Each level is resized bilinearly (corners aligned) to the size of one of them, and projected;
+    the projections f_i are shared by the tasks. For each task
 
         u = gn(conv_1x1(relu(gn(conv_1x1(sum_i f_i)))))
         g = softmax(W2 relu(W1 mean(u)))
@@ -176,4 +176,3 @@ def largest(weights: torch.Tensor, selected: int) -> torch.Tensor:
     earlier = place[None, :] < place[:, None]
     rank = ((other > one) | ((other == one) & earlier)).sum(2)
     return weights.masked_fill(rank >= selected, 0)
-

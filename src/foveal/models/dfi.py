@@ -113,7 +113,7 @@ class DFI(nn.Module):
         return {task: logits[0] for task, logits in outputs.items()}
 
     def levels(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Return the maps that tasks choose from: the backbone's, from fine to coarse, and one more.
+        """Return the maps that tasks choose from: the backbone's, fine to coarse, and one more.
 
         Args:
             x: pictures, [B, C, H, W].
@@ -121,9 +121,7 @@ class DFI(nn.Module):
         maps: list[torch.Tensor] = self.backbone(x)
         return [*maps, self.pyramid(maps[-1])]
 
-    def gates(
-        self, x: torch.Tensor, tasks: Sequence[str] | None = None
-    ) -> dict[str, torch.Tensor]:
+    def gates(self, x: torch.Tensor, tasks: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         """Return how much each task weighs each level, before it selects the largest.
 
         Args:

@@ -107,7 +107,9 @@ class Predictor(nn.Module):
         self.trans = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in channels)
         self.fuse = nn.Conv2d(len(self.trans), 1, 1)
 
-    def forward(self, maps: Sequence[torch.Tensor], size: Sequence[int]) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self, maps: Sequence[torch.Tensor], size: Sequence[int]
+    ) -> tuple[torch.Tensor, ...]:
         """Return the logits at a size (height, width)."""
         sides = [
             F.interpolate(reduce(x), list(size), mode="bilinear", align_corners=True)

@@ -7,7 +7,7 @@ ResNet's and is built by :func:`bottleneck`.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ Size = Callable[[str, int], int]  # the size of one of the authors' tensors alon
 
 _TASKS = ("edge", "saliency", "skeleton")  # by the authors' numbers
 
-# What the layouts are called where weights do not fit, and the parts of keys that tell them.
+# What the layouts are called where weights do not fit, and how keys begin that tell them.
 _WORDS = {
     "network": "DFI",
     "decoder": "DFI without its trunk",
@@ -40,13 +40,13 @@ _WORDS = {
     "converter": "the converter alone",
     "predictor": "a predictor alone",
 }
-_FIRST = {
-    "network": {"base"},
-    "decoder": {"dfims", "tams", "predictors"},
-    "integration": {"merge", "merge_convs"},
-    "attention": {"attention", "block"},
-    "converter": {"convert"},
-    "predictor": {"trans", "fuse"},
+_BEGINNINGS = {
+    "network": ("base.resnet.", "base.ppm"),
+    "decoder": ("dfims.", "tams.", "predictors."),
+    "integration": ("merge.0.", "merge_convs.0.", "fcs.0."),
+    "attention": ("attention.0.", "block.0."),
+    "converter": ("convert.0.",),
+    "predictor": ("trans.0.", "fuse."),
 }
 
 
@@ -68,7 +68,8 @@ def build(
         state: the authors' state_dict, of any of the layouts.
         level: of selective integration alone, the level whose size the result has, 0 by default;
             no weight tells.
-        selected: how many levels a task selects, 3 by default; no weight tells.
+        selected: how many levels a task selects, 3 by default (fewer where there are fewer); no
+            weight tells.
         frozen_norm: of the whole network, keep the trunk's BatchNorm as it is in training, as the
             authors do; False by default.
 
@@ -82,11 +83,10 @@ def build(
         if value is not None and layout not in _HINTS[hint]:
             where = " or ".join(_WORDS[kind] for kind in _HINTS[hint])
             raise ValueError(f"the hint {hint} is only for {where}")
-    kept = 3 if selected is None else selected
     makers: dict[str, Callable[[Size], nn.Module]] = {
-        "network": lambda size: _network(state, size, kept, bool(frozen_norm)),
-        "decoder": lambda size: _decoder(state, size, kept),
-        "integration": lambda size: _integration(state, size, level or 0, kept),
+        "network": lambda size: _network(state, size, selected, bool(frozen_norm)),
+        "decoder": lambda size: _decoder(state, size, selected),
+        "integration": lambda size: _integration(state, size, level or 0, selected),
         "attention": lambda size: TaskAdaptiveAttention(size("block.0.weight", 1)),
         "converter": lambda size: _converter(state, size),
         "predictor": lambda size: Predictor(_sizes(state, "trans.#.weight", 1, size)),
@@ -145,10 +145,10 @@ def bottleneck(state: State, stride: int, dilation: int) -> nn.Module:
 
 
 def _layout(state: State) -> str | None:
-    first = {key.partition(".")[0] for key in state}
-    if "base" in first and any(key.startswith(("base.resnet.", "base.ppm")) for key in state):
-        return "network"
-    return next((kind for kind, parts in _FIRST.items() if kind != "network" and first & parts), None)
+    for layout, beginnings in _BEGINNINGS.items():
+        if any(key.startswith(beginnings) for key in state):
+            return layout
+    return None
 
 
 def _theirs(name: str) -> str:
@@ -168,7 +168,8 @@ def _theirs(name: str) -> str:
 def _load(state: State, make: Callable[[Size], nn.Module], what: str) -> nn.Module:
     """Return the module of the sizes that the weights have, with them."""
     with torch.device("meta"):
-        template = make(lambda key, dimension: 64)
+        # A last stage of other width, as the stride alone does not ask for its projection.
+        template = make(lambda key, dimension: 128 if ".layer4." in key else 64)
         check_keys(template, state, modules(template), what)
     module = make(lambda key, dimension: state[key].shape[dimension])
     load_renamed(module, state, modules(module), what)
@@ -176,7 +177,7 @@ def _load(state: State, make: Callable[[Size], nn.Module], what: str) -> nn.Modu
 
 
 def _count(state: State, prefix: str) -> int:
-    """Return how many numbered parts there are behind a prefix: 1 more than the last, at least 1."""
+    """Return how many numbered parts there are behind a prefix: the last and 1."""
     found = (re.match(re.escape(prefix) + r"\.(\d+)\.", key) for key in state)
     return max((int(match[1]) for match in found if match), default=0) + 1
 
@@ -187,35 +188,41 @@ def _sizes(state: State, key: str, dimension: int, size: Size) -> list[int]:
     return [size(key.replace("#", str(i)), dimension) for i in range(_count(state, prefix))]
 
 
+def _selected(selected: int | None, levels: Sequence[int]) -> int:
+    return min(3, len(levels)) if selected is None else selected
+
+
 def _integration(
-    state: State, size: Size, level: int, selected: int, prefix: str = ""
+    state: State, size: Size, level: int, selected: int | None
 ) -> SelectiveIntegration:
+    in_channels = _sizes(state, "merge.#.0.weight", 1, size)
     return SelectiveIntegration(
-        _sizes(state, f"{prefix}merge.#.0.weight", 1, size),
-        size(f"{prefix}merge.0.0.weight", 0),
-        task_names(_count(state, f"{prefix}convs")),
+        in_channels,
+        size("merge.0.0.weight", 0),
+        task_names(_count(state, "convs")),
         level=level,
-        selected=selected,
+        selected=_selected(selected, in_channels),
     )
 
 
-def _converter(state: State, size: Size, prefix: str = "") -> Converter:
-    key = f"{prefix}convert.#.0.weight"
+def _converter(state: State, size: Size) -> Converter:
+    key = "convert.#.0.weight"
     return Converter(_sizes(state, key, 1, size), _sizes(state, key, 0, size))
 
 
-def _decoder(state: State, size: Size, selected: int) -> DFIDecoder:
+def _decoder(state: State, size: Size, selected: int | None) -> DFIDecoder:
     key = "converter.convert.#.0.weight"
+    converted = _sizes(state, key, 0, size)
     return DFIDecoder(
         _sizes(state, key, 1, size),
-        _sizes(state, key, 0, size),
+        converted,
         _sizes(state, "tams.#.block.0.weight", 1, size),
         task_names(_count(state, "predictors")),
-        selected=selected,
+        selected=_selected(selected, converted),
     )
 
 
-def _network(state: State, size: Size, selected: int, frozen_norm: bool) -> DFI:
+def _network(state: State, size: Size, selected: int | None, frozen_norm: bool) -> DFI:
     found = re.compile(r"base\.resnet\.layer([1-4])\.(\d+)\.")
     blocks = {(int(m[1]), int(m[2])) for key in state if (m := found.match(key))}
     depths = [max(1, sum(stage == s for stage, _ in blocks)) for s in (1, 2, 3, 4)]
