@@ -72,7 +72,7 @@ class DFI(nn.Module):
         described: dict[str, Any] = dict(getattr(backbone, "default_cfg", None) or {})
         if not described.get("fixed_input_size"):
             described["input_size"] = (in_chans, *_SIZE)
-        described |= {"classifier": (), **(input_cfg or {})}
+        described |= {"architecture": "dfi", "classifier": (), **(input_cfg or {})}
         self.pretrained_cfg = self.default_cfg = described
         if frozen_norm:
             if not self._norms():

@@ -89,7 +89,9 @@ def build(
         "integration": lambda size: _integration(state, size, level or 0, selected),
         "attention": lambda size: TaskAdaptiveAttention(size("block.0.weight", 1)),
         "converter": lambda size: _converter(state, size),
-        "predictor": lambda size: Predictor(_sizes(state, "trans.#.weight", 1, size)),
+        "predictor": lambda size: Predictor(
+            _sizes("trans.#.weight", _count(state, "trans"), 1, size)
+        ),
     }
     return _load(state, makers[layout], _WORDS[layout])
 
@@ -176,16 +178,15 @@ def _load(state: State, make: Callable[[Size], nn.Module], what: str) -> nn.Modu
     return module
 
 
-def _count(state: State, prefix: str) -> int:
-    """Return how many numbered parts there are behind a prefix: the last and 1."""
-    found = (re.match(re.escape(prefix) + r"\.(\d+)\.", key) for key in state)
-    return max((int(match[1]) for match in found if match), default=0) + 1
+def _count(state: State, *prefixes: str) -> int:
+    """Return how many numbered parts there are behind any of the prefixes, at least 1."""
+    begins = re.compile(rf"({'|'.join(map(re.escape, prefixes))})\.(\d+)\.")
+    return max((int(m[2]) + 1 for key in state if (m := begins.match(key))), default=1)
 
 
-def _sizes(state: State, key: str, dimension: int, size: Size) -> list[int]:
+def _sizes(key: str, count: int, dimension: int, size: Size) -> list[int]:
     """Return the sizes of the tensors whose numbers stand at ``#`` of the key."""
-    prefix = key.partition(".#")[0]
-    return [size(key.replace("#", str(i)), dimension) for i in range(_count(state, prefix))]
+    return [size(key.replace("#", str(i)), dimension) for i in range(count)]
 
 
 def _selected(selected: int | None, levels: Sequence[int]) -> int:
@@ -195,29 +196,32 @@ def _selected(selected: int | None, levels: Sequence[int]) -> int:
 def _integration(
     state: State, size: Size, level: int, selected: int | None
 ) -> SelectiveIntegration:
-    in_channels = _sizes(state, "merge.#.0.weight", 1, size)
+    in_channels = _sizes("merge.#.0.weight", _count(state, "merge"), 1, size)
     return SelectiveIntegration(
         in_channels,
         size("merge.0.0.weight", 0),
-        task_names(_count(state, "convs")),
+        task_names(_count(state, "merge_convs", "fcs", "convs")),
         level=level,
         selected=_selected(selected, in_channels),
     )
 
 
 def _converter(state: State, size: Size) -> Converter:
-    key = "convert.#.0.weight"
-    return Converter(_sizes(state, key, 1, size), _sizes(state, key, 0, size))
+    key, count = "convert.#.0.weight", _count(state, "convert")
+    return Converter(_sizes(key, count, 1, size), _sizes(key, count, 0, size))
 
 
 def _decoder(state: State, size: Size, selected: int | None) -> DFIDecoder:
-    key = "converter.convert.#.0.weight"
-    converted = _sizes(state, key, 0, size)
+    key, levels = (
+        "converter.convert.#.0.weight",
+        _count(state, "converter.convert", "dfims.0.merge"),
+    )
+    converted = _sizes(key, levels, 0, size)
     return DFIDecoder(
-        _sizes(state, key, 1, size),
+        _sizes(key, levels, 1, size),
         converted,
-        _sizes(state, "tams.#.block.0.weight", 1, size),
-        task_names(_count(state, "predictors")),
+        _sizes("tams.#.block.0.weight", _count(state, "tams", "dfims"), 1, size),
+        task_names(_count(state, "predictors", "dfims.0.convs")),
         selected=_selected(selected, converted),
     )
 
