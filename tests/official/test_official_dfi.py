@@ -321,7 +321,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_named():
     with pytest.raises(ValueError, match=r"fit DFI: missing: dfims\.1\.fcs\.2\.0\.weight$"):
         official.load_official(broken)
     broken = {k: v for k, v in state.items() if not k.startswith("converter.")}
-    with pytest.raises(ValueError, match="fit DFI: missing: .*converter.convert.0.0.weight"):
+    with pytest.raises(ValueError, match=r"fit DFI: missing: .*converter\.convert\.0\.0\.weight"):
         official.load_official(broken)
     with pytest.raises(ValueError, match=r"fit DFI: unexpected: base\.fc\.weight"):
         official.load_official({**state, "base.fc.weight": torch.zeros(2)})
