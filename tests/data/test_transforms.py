@@ -63,7 +63,7 @@ def test_training_sees_the_same_order():
 
 def test_a_picture_comes_back_from_what_the_network_sees():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8))
-    rgb = torch.from_numpy(np.asarray(image)).permute(2, 0, 1) / 255
+    rgb = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     for pre in (WholePreprocess(8), WholePreprocess(8, **CAFFE)):
         torch.testing.assert_close(pre.picture(pre(image)), rgb)
 
@@ -75,8 +75,8 @@ def test_padding_is_the_mean_in_the_pictures_order():
 
 
 def test_other_orders_are_refused():
-    with pytest.raises(ValueError, match="unknown channel_order 'brg': did you mean 'bgr'"):
-        Preprocess(8, channel_order="brg")
+    with pytest.raises(ValueError, match="unknown channel_order 'bgra': did you mean 'bgr'"):
+        Preprocess(8, channel_order="bgra")
 
 
 def test_what_was_written_before_there_was_an_order_is_rgb():

@@ -235,7 +235,7 @@ def test_wrong_tasks_of_a_finished_network_get_one_sentence():
     net = meta(tasks=["edge", "saliency"])
     x = torch.empty(1, 3, 32, 32, device="meta")
     for tasks, message in [
-        (["skeleton"], "unknown task 'skeleton': it must be one of saliency, edge"),
+        (["skeleton"], "unknown task 'skeleton': did you mean 'saliency'"),
         ([], "tasks must be at least one of saliency, edge"),
         ("edge", r"tasks must be a list of names such as \['edge'\], not 'edge'"),
     ]:

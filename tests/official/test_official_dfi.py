@@ -125,7 +125,8 @@ class DFIM(nn.Module):
         f = [merge(up(x, size)) for merge, x in zip(self.merge, maps, strict=True)]
         z = self.merge_convs[t](sum(f)).mean((2, 3))
         gates = self.fcs[t](z).softmax(1)[0]
-        kept = gates.topk(min(3, len(f))).indices.tolist()
+        # Where no hidden unit is active, all are equal; which are kept then is foveal's own rule.
+        kept = gates.sort(descending=True, stable=True).indices[:3].tolist()
         return F.relu(self.convs[t](F.relu(sum(gates[i] * f[i] for i in kept))))
 
     def forward(self, maps, t):
