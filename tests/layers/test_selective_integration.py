@@ -1,5 +1,6 @@
 import copy
 import pickle
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -190,6 +191,30 @@ def test_exports_with_free_batch_and_sizes():
         maps = tuple(levels(batch, size=size, dtype=torch.float32))
         for task, y in exported(maps, tasks=None).items():
             torch.testing.assert_close(y, layer(maps)[task], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(
+    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs the extra export"
+)
+@pytest.mark.filterwarnings("ignore")
+def test_pictures_choose_for_themselves_in_onnxruntime(tmp_path):
+    import onnxruntime
+
+    layer = filled(SelectiveIntegration((8, 12), 16, ("edge",), selected=1)).eval()
+    path = tmp_path / "integration.onnx"
+    example = (levels(2, (8, 12), size=(24, 40), dtype=torch.float32),)
+    free = [{0: "batch", 2: f"height{i}", 3: f"width{i}"} for i in range(2)]
+    torch.onnx.export(
+        layer, example, dynamic_shapes={"levels": free}, dynamo=True, verbose=False
+    ).save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for batch, size in [(1, (9, 13)), (8, (4, 6))]:
+        maps = levels(batch, (8, 12), size=size, dtype=torch.float32)
+        names = [value.name for value in session.get_inputs()]
+        (y,) = session.run(None, {name: x.numpy() for name, x in zip(names, maps, strict=True)})
+        truth = layer(maps)["edge"].detach()
+        torch.testing.assert_close(torch.from_numpy(y), truth, rtol=1e-4, atol=1e-5)
+    assert len(layer.gates(maps)["edge"].argmax(1).unique()) == 2, "they choose differently"
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
