@@ -34,6 +34,8 @@ def test_stored_results_of_the_official_code_replay(path):
             "grad_norm/pretrained.layer1.2.spm.conv1.weight",
             "state_after/auxlayer.conv5.1.running_mean",
         },
+        "sod_basic": {"output/wfm", "output/em_curve", "output/dataset_max_f_from_mean_pr"},
+        "sod_edge_cases": {"output/sm", "output/precision", "output/dataset_mean_em"},
     }
     assert expected.get(path.stem, {"output/y"}) <= names
     assert path.stem in expected or any(name.startswith("grad/") for name in names)
@@ -264,3 +266,24 @@ def test_the_second_update_of_the_auxiliary_statistics_is_all_that_differs():
     torch.testing.assert_close(twice, torch.tensor([3.9]))
     count = replay_fixture._updated_again("bn.num_batches_tracked", before, torch.tensor(1))
     assert count == 2
+
+
+SALIENCY = FOLDER / "metrics" / "sod_edge_cases.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", ["mae", "sm", "em_adp", "fm_adp", "wfm", "em_curve", "recall", "dataset_max_em"]
+)
+def test_each_score_of_a_saliency_map_counts(tmp_path, name):
+    tensors = replay_fixture.read(SALIENCY).tensors
+    tensors[f"output/{name}"].view(-1)[-1] += 1e-6
+    with safe_open(SALIENCY, "pt") as file:
+        save_file(tensors, tmp_path / "f.safetensors", file.metadata())
+    failed = [c.tensor for c in replay_fixture.replay(tmp_path / "f.safetensors") if not c.passed]
+    assert failed == [f"output/{name}"]
+
+
+def test_scores_of_maps_as_they_are_differ(tmp_path):
+    path = rewritten(SALIENCY, tmp_path, normalize=False)
+    failed = {c.tensor for c in replay_fixture.replay(path) if not c.passed}
+    assert {"output/mae", "output/fm_curve", "output/sm", "output/wfm"} <= failed

@@ -1,6 +1,6 @@
 """One picture's saliency map and its truth, checked and on one scale, as all scores take them.
 
-In NumPy and float64: the maps come from files or leave the GPU once, SciPy's distance transform works
+In NumPy and float64: maps come from files or leave the GPU once, SciPy's distance transform works
 on arrays, and a device without float64 could not give the reference's numbers.
 """
 
@@ -13,9 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Floats = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+from foveal.metrics.saliency_parts import Floats, Mask, Parts, parts_of
 
 TRUE_ABOVE = 128
 """Truth of 0..255 is foreground above this; other tools take it from here on, or above 127.5."""
@@ -59,11 +57,11 @@ class SaliencyPair:
                 pixels without a label (-1).
 
         Example:
-            >>> pair = SaliencyPair.of(np.array([[51, 153]], np.uint8), np.array([[0, 255]], np.uint8))
+            >>> pair = SaliencyPair.of(torch.tensor([[0.2, 0.6]]), torch.tensor([[0.0, 1.0]]))
             >>> pair.prediction, pair.truth
             (array([[0., 1.]]), array([[False,  True]]))
         """
-        given, wanted = as_array(prediction), as_array(truth)
+        given, wanted = _array(prediction), _array(truth)
         if given.shape != wanted.shape:
             raise ValueError(
                 "prediction and truth must have the same size, not "
@@ -73,38 +71,65 @@ class SaliencyPair:
             raise ValueError(
                 f"a saliency map is [H, W] with at least one pixel, not {list(given.shape)}"
             )
-        p = _fractions(given, "prediction", "uint8, uint16, bool or float")
-        low, high = _range(p, "prediction")
-        if min_max and low != high:
-            p -= low
-            p /= high - low
-        return cls(p, _foreground(wanted), min_max)
+        foreground = foreground_of(wanted)
+        values = _fractions(given, "prediction", "uint8, uint16, bool or float")
+        low, high = _range(values, "prediction")
+        if min_max and low != high and (low, high) != (0, 1):
+            values -= low
+            values /= high - low
+        return cls(values, foreground, min_max)
 
     @cached_property
-    def inside(self) -> Floats:
-        """Values of the map in the foreground, row by row, [n]."""
-        return self.prediction[self.truth]
-
-    @cached_property
-    def outside(self) -> Floats:
-        """Values of the map in the background, row by row, [n]."""
-        return self.prediction[~self.truth]
+    def parts(self) -> Parts:
+        """What the parts of the picture hold; bright is twice the mean of the map, at most 1."""
+        threshold = min(2 * float(self.prediction.mean()), 1.0)
+        return parts_of(self.prediction, self.truth, threshold)
 
 
-def as_array(values: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
-    """Return an array of an array, tensor or nested list; bfloat16, which NumPy lacks, as float32."""
+def foreground_of(truth: npt.ArrayLike | Tensor) -> Mask:
+    """Return the foreground of a truth, bool of its shape.
+
+    Args:
+        truth: bool, uint8 0..255 (foreground above 128) or any float in [0, 1] (likewise).
+
+    Raises:
+        TypeError: another type.
+        ValueError: values out of range or not finite, uint8 of 0 and 1, pixels without a label
+            (-1).
+    """
+    values = _array(truth)
+    if values.dtype == np.bool_:
+        return values
+    if values.dtype == np.uint8:
+        if values.max() == 1:
+            raise ValueError("truth is uint8 with largest value 1: 0 and 1 belong in bool or float")
+        foreground: Mask = values > TRUE_ABOVE
+        return foreground
+    if values.dtype.kind == "f" and (values == -1).any():
+        raise ValueError("truth has pixels without a label (-1): cut the padding off first")
+    fractions = _fractions(values, "truth", "uint8, bool or float")
+    _range(fractions, "truth")
+    foreground = (
+        fractions > (TRUE_ABOVE + 0.5) / 255
+    )  # between two levels: rounding decides nothing
+    return foreground
+
+
+def _array(values: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
+        # NumPy has no bfloat16.
         return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
     return np.asarray(values)
 
 
 def _fractions(values: npt.NDArray[Any], what: str, allowed: str) -> Floats:
-    """Return values in [0, 1] as float64, a new array."""
+    """Return values in [0, 1] as float64, a copy."""
     if values.dtype.kind in "fb":
         return values.astype(np.float64)
     if values.dtype in (np.uint8, np.uint16):
-        return values / float(np.iinfo(values.dtype).max)
+        fractions: Floats = values / float(np.iinfo(values.dtype).max)
+        return fractions
     raise TypeError(f"{what} must be {allowed}, not {values.dtype}")
 
 
@@ -118,20 +143,3 @@ def _range(fractions: Floats, what: str) -> tuple[float, float]:
             "probabilities are wanted, not logits, and uint8 for 0..255"
         )
     return low, high
-
-
-def _foreground(values: npt.NDArray[Any]) -> Mask:
-    if values.dtype == np.bool_:
-        return values
-    if values.dtype == np.uint8:
-        if values.max() == 1:
-            raise ValueError("truth is uint8 with largest value 1; 0 and 1 are told apart as bool")
-        foreground: Mask = values > TRUE_ABOVE
-        return foreground
-    if values.dtype.kind == "f" and (values == -1).any():
-        raise ValueError("truth has pixels without a label (-1); cut the padding off first")
-    fractions = _fractions(values, "truth", "uint8, bool or float")
-    _range(fractions, "truth")
-    return (
-        fractions > (TRUE_ABOVE + 0.5) / 255
-    )  # between two levels, so that rounding decides nothing

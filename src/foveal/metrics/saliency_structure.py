@@ -1,9 +1,9 @@
 """The S-measure: does a saliency map have the structure of its truth?"""
 
 import numpy as np
-import numpy.typing as npt
 
-from foveal.metrics.saliency_pair import Floats, Mask, SaliencyPair
+from foveal.metrics.saliency_pair import SaliencyPair
+from foveal.metrics.saliency_parts import EPSILON, Floats, blocks_of
 
 
 def s_measure(pair: SaliencyPair) -> float:
@@ -18,67 +18,50 @@ def s_measure(pair: SaliencyPair) -> float:
     Returns:
         A number in [0, 1].
     """
-    share = pair.inside.size / pair.truth.size
-    if share in (0, 1):
+    background, foreground = pair.parts.pixels.sum((0, 1)).tolist()
+    if not background or not foreground:
         mean = float(pair.prediction.mean())
-        return mean if share else 1 - mean
-    objects = share * _evenness(pair.inside) + (1 - share) * _evenness(1 - pair.outside)
-    return max(0.0, 0.5 * objects + 0.5 * _regions(pair))
+        return mean if foreground else 1 - mean
+    return max(0.0, 0.5 * _objects(pair) + 0.5 * _regions(pair))
 
 
-def _evenness(values: Floats) -> float:
-    """Score of one side of the truth: 2 m / (m² + 1 + σ) of values that should all be 1."""
-    mean = float(values.mean())
-    n = max(values.size - 1, 1)
-    deviation = (_sum_of_squares(values - mean) / n) ** 0.5
-    return 2 * mean / (mean * mean + 1 + deviation)
+def _objects(pair: SaliencyPair) -> float:
+    """Return 2 m / (m² + 1 + σ) of each side's values, which should all be 1, weighted by area."""
+    n, sums, squares = pair.parts[:3]
+    pixels = n.sum((0, 1))
+    means = sums.sum((0, 1)) / pixels
+    apart = sums / np.maximum(n, 1) - means
+    deviations = np.sqrt((squares + n * apart**2).sum((0, 1)) / np.maximum(pixels - 1, 1))
+    means[0] = 1 - means[0]
+    scores = 2 * means / (means * means + 1 + deviations + EPSILON)
+    return float((pixels * scores).sum() / pixels.sum())
 
 
 def _regions(pair: SaliencyPair) -> float:
-    p, g = pair.prediction, pair.truth
-    height, width = g.shape
-    y, x = (_centre(np.count_nonzero(g, axis)) for axis in (1, 0))
-    blocks = [
-        (slice(top, bottom), slice(left, right))
-        for top, bottom in ((0, y), (y, height))
-        for left, right in ((0, x), (x, width))
-        if top < bottom and left < right
-    ]
-    return sum(p[block].size / p.size * _similarity(p[block], g[block]) for block in blocks)
+    """Return the blocks' structural similarity, weighted by area.
 
-
-def _centre(marginal: npt.NDArray[np.intp]) -> int:
-    """Return where a side is divided: the mean place, rounded half to even, plus one.
-
-    The one is MATLAB's, in which the official code is written: its indices start there.
+    It is 4 x̄ ȳ σxy / ((x̄² + ȳ²)(σx + σy)), without constants. Where the numerator is 0, it is 1 if
+    the denominator is 0 too, else 0.
     """
-    return int(np.rint((marginal * np.arange(marginal.size)).sum() / marginal.sum())) + 1
-
-
-def _similarity(block: Floats, truth: Mask) -> float:
-    """Structural similarity 4 x̄ ȳ σxy / ((x̄² + ȳ²)(σx + σy)) of a block, without constants.
-
-    Where the numerator is 0: 1 if the denominator is 0 too, else 0. (So a block whose truth is
-    constant scores 1 if the map is constant there, but for rounding, here as in PySODMetrics.)
-    """
-    n, true = block.size, np.count_nonzero(truth)
-    mean, true_mean = float(block.mean()), true / n
-    deviation = block - mean
-    mixed = 0 < true < n
-    # Each times n - 1, which cancels out. Of a binary map, the products with its deviations add up
-    # to the sum of the other's over its foreground.
-    covariance = float(deviation[truth].sum()) if mixed else 0.0
-    variances = _sum_of_squares(deviation) + true * (n - true) / n
+    n, sums, squares = pair.parts[:3]
+    pixels = n.sum(2)
+    mean, true_mean = sums.sum(2) / np.maximum(pixels, 1), n[..., 1] / np.maximum(pixels, 1)
+    means = sums / np.maximum(n, 1)
+    contrast = means[..., 1] - means[..., 0]
+    true_variance = pixels * true_mean * (1 - true_mean) / np.maximum(pixels - 1, 1)
+    covariance = true_variance * contrast  # as the truth is binary
+    variance = squares.sum(2) / np.maximum(pixels - 1, 1) + covariance * contrast
     above = 4 * mean * true_mean * covariance
-    below = (mean * mean + true_mean * true_mean) * variances
-    if above:
-        return above / below
-    return 0.0 if below else 1.0
+    similarity = above / ((mean**2 + true_mean**2) * (variance + true_variance) + EPSILON)
+    for i, j in np.argwhere((true_variance == 0) & (pixels > 0)).tolist():
+        rows, columns = blocks_of(pair.truth)[i, j]
+        similarity[i, j] = _is_even(pair.prediction[rows, columns])
+    return float((pixels * similarity).sum() / pixels.sum())
 
 
-def _sum_of_squares(values: Floats) -> float:
-    """Return the sum of squares of an array that is then no longer needed.
+def _is_even(block: Floats) -> bool:
+    """Return whether nothing differs from the mean.
 
-    NumPy's own sum, not a product of vectors: BLAS's result depends on the number of threads.
+    Of a constant block the rounding of its mean decides, as in PySODMetrics.
     """
-    return float(np.square(values, out=values).sum())
+    return not (block - block.mean()).any()
