@@ -35,8 +35,8 @@ def weighted_f(pair: SaliencyPair) -> float:
     true = int(pair.parts.pixels[..., 1].sum())
     if not true:
         return 0.0
-    # What is neither true nor predicted has no part in it: a smaller picture for the transform.
-    window = _rectangle(pair.truth | (pair.prediction > 0))
+    # Nothing else has a part in it, and less is left for the transform.
+    window = _rectangle(pair.truth | (pair.prediction > 0), REACH)
     p, g = pair.prediction[window], pair.truth[window]
     nearest = distance_transform_edt(~g, return_distances=False, return_indices=True)
 
@@ -58,7 +58,7 @@ def weighted_f(pair: SaliencyPair) -> float:
     return 2 * recall * precision / (recall + precision) if precision else 0.0
 
 
-def _rectangle(mask: Mask, margin: int = 0) -> tuple[slice, slice]:
+def _rectangle(mask: Mask, margin: int) -> tuple[slice, slice]:
     """Return the smallest rectangle around what is marked, with a margin within the picture."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     return (
