@@ -156,11 +156,13 @@ class SaliencyScores(Metric):
 
     def update(self, index: Tensor, prediction: Tensor, target: Tensor) -> None:
         """Add one picture."""
-        wrong = ~prediction.isfinite()
-        not_finite = int(wrong.sum())
-        if not_finite and prediction.shape == target.shape:
-            opposite = torch.from_numpy(~foreground_of(target)).to(prediction)
-            prediction = torch.where(wrong, opposite, prediction)
+        not_finite = 0
+        if prediction.is_floating_point() and prediction.shape == target.shape:
+            wrong = ~prediction.isfinite()
+            not_finite = int(wrong.sum())
+            if not_finite:
+                opposite = torch.from_numpy(~foreground_of(target)).to(prediction)
+                prediction = torch.where(wrong, opposite, prediction)
         pair = SaliencyPair.of(prediction, target, min_max=self.min_max)
         scores = (int(index), mean_absolute_error(pair), s_measure(pair), weighted_f(pair))
         sides = (pair.parts.bright, pair.parts.pixels.sum((0, 1)), pair.parts.levels.ravel())

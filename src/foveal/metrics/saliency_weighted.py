@@ -38,7 +38,7 @@ def weighted_f(pair: SaliencyPair) -> float:
     # Nothing else has a part in it, and less is left for the transform.
     window = _rectangle(pair.truth | (pair.prediction > 0), REACH)
     p, g = pair.prediction[window], pair.truth[window]
-    nearest = distance_transform_edt(~g, return_distances=False, return_indices=True)
+    nearest = _nearest(g)
 
     around = _rectangle(g, REACH)
     row, column = nearest[:, *around]
@@ -56,6 +56,21 @@ def weighted_f(pair: SaliencyPair) -> float:
     recall = 1 - missed / true
     precision = (true - missed) / (true - missed + false) if true > missed else 0.0
     return 2 * recall * precision / (recall + precision) if precision else 0.0
+
+
+def _nearest(truth: Mask) -> npt.NDArray[np.int32]:
+    """Return the indices of each pixel's nearest foreground pixel, [H, W] -> [2, H, W].
+
+    Of an odd width: columns of rows whose length is a power of two share few places of the cache,
+    which makes the transform three times as slow.
+    """
+    height, width = truth.shape
+    background = np.ones((height, width | 1), bool)
+    np.logical_not(truth, out=background[:, :width])
+    nearest: npt.NDArray[np.int32] = distance_transform_edt(
+        background, return_distances=False, return_indices=True
+    )
+    return nearest[:, :, :width]
 
 
 def _rectangle(mask: Mask, margin: int) -> tuple[slice, slice]:
