@@ -83,7 +83,7 @@ def drawn(kind: str, height: int, width: int, count: int) -> list[Picture]:
         blur = max(height, width) / 100
         soft = gaussian_filter(truth + NOISE[kind] * rng.standard_normal(truth.shape), blur)
         if kind == "grainy":
-            soft = 0.02 + 0.8 * soft + 0.1 * rng.random(truth.shape)
+            soft = 0.02 + 0.88 * soft.clip(0, 1) + 0.1 * rng.random(truth.shape)
         pictures.append(((255 * soft.clip(0, 1)).astype(np.uint8), truth.astype(np.uint8) * 255))
     return pictures
 
@@ -101,7 +101,7 @@ def theirs(pictures: list[Picture]) -> dict[str, float]:
     import py_sod_metrics
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that Fmeasure will be replaced by a slower FmeasureV2
+        warnings.simplefilter("ignore")  # that Fmeasure will be replaced
         metrics = {name: getattr(py_sod_metrics, name)() for name, _ in SAME.values()}
     for prediction, truth in pictures:
         for metric in metrics.values():
