@@ -31,6 +31,7 @@ from foveal.layers import (
     TripletAttention,
 )
 from foveal.losses import OnlineLabelSmoothing
+from foveal.metrics import SaliencyScores, score_saliency
 from foveal.models import create_model
 from foveal.models.checkpoints import find_state_dict
 from foveal.official import coordinate_attention as official_coordinate
@@ -746,6 +747,39 @@ def _run_dfi_network(
     return outputs
 
 
+SALIENCY = 1e-9  # of the specification of these files; what adds 2e-16 to denominators needs it
+
+
+def _saliency(fixture: Fixture) -> Iterator[Comparison]:
+    """Replay scores of saliency maps, of each picture and of all; curves are stored from 255 on."""
+    normalize = fixture.args.get("normalize", True)
+    pictures = zip(fixture.take("input/pred"), fixture.take("input/gt"), strict=True)
+    scores, found = SaliencyScores(min_max=normalize), []
+    for index, (prediction, truth) in enumerate(pictures):
+        found.append(score_saliency(prediction, truth, min_max=normalize))
+        scores.update(torch.tensor(index), prediction, truth)
+    total = scores.compute()
+    ours = {
+        "mae": [picture.mae for picture in found],
+        "sm": [picture.s_measure for picture in found],
+        "wfm": [picture.weighted_f for picture in found],
+        "fm_adp": [picture.adaptive_f for picture in found],
+        "em_adp": [picture.adaptive_e for picture in found],
+        "precision": [picture.curves.precision[::-1] for picture in found],
+        "recall": [picture.curves.recall[::-1] for picture in found],
+        "fm_curve": [picture.curves.f[::-1] for picture in found],
+        "em_curve": [picture.curves.e[::-1] for picture in found],
+        "dataset_max_f_from_mean_pr": [total["max_f"]],
+        "dataset_max_f_mean_of_image_curves": [total["max_f_of_mean_curve"]],
+        "dataset_mean_of_image_max_f": [total["mean_of_max_f"]],
+        "dataset_max_em": [total["max_e"]],
+        "dataset_mean_em": [total["e_measure"]],
+    }
+    for name, stored in fixture.under("output/").items():
+        values = torch.from_numpy(np.array(ours[name])) if name in ours else None
+        yield compare(f"output/{name}", values, stored, SALIENCY)
+
+
 # The authors' class, as the metadata names it -> how it is replayed.
 ADAPTERS: dict[str, Adapter] = {
     "coordatt.CoordAtt": ModuleAdapter(_coordinate_layer),
@@ -778,6 +812,7 @@ ADAPTERS: dict[str, Adapter] = {
     "networks.dfi.build_model": NamedAdapter(_dfi_network, _run_dfi_network),
     "Solver (cifar)": _online_label_smoothing,
     "Solver (fine-grained)": _online_label_smoothing,
+    "Fmeasure(beta=0.3), MAE, Smeasure(alpha=0.5), Emeasure, WeightedFmeasure(beta=1)": _saliency,
 }
 
 

@@ -42,6 +42,8 @@ def test_stored_results_of_the_official_code_replay(path):
         "dfim_k16": {"output/all", "output/gates_skel", "output_train/sal", "grad/fcs.1.2.weight"},
         "predictor_deep_45": {"output/fuse", "output/side3", "grad/trans.3.bias"},
         "predictor_plain_46": {"output/fuse", "grad/fuse.weight"},
+        "sod_basic": {"output/wfm", "output/em_curve", "output/dataset_max_f_from_mean_pr"},
+        "sod_edge_cases": {"output/sm", "output/precision", "output/dataset_mean_em"},
     }
     assert expected.get(path.stem, {"output/y"}) <= names
     assert path.stem in expected or any(name.startswith("grad/") for name in names)
@@ -371,3 +373,24 @@ def test_dfis_keys_under_the_prefix_of_a_training_script_replay(tmp_path):
     comparisons = replay_fixture.replay(rewritten(DFI / "tam_k32.safetensors", tmp_path, rename))
     assert all(c.passed for c in comparisons)
     assert "grad/module.block.0.weight" in {c.tensor for c in comparisons}
+
+
+SALIENCY = FOLDER / "metrics" / "sod_edge_cases.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", ["mae", "sm", "em_adp", "fm_adp", "wfm", "em_curve", "recall", "dataset_max_em"]
+)
+def test_each_score_of_a_saliency_map_counts(tmp_path, name):
+    tensors = replay_fixture.read(SALIENCY).tensors
+    tensors[f"output/{name}"].view(-1)[-1] += 1e-6
+    with safe_open(SALIENCY, "pt") as file:
+        save_file(tensors, tmp_path / "f.safetensors", file.metadata())
+    failed = [c.tensor for c in replay_fixture.replay(tmp_path / "f.safetensors") if not c.passed]
+    assert failed == [f"output/{name}"]
+
+
+def test_scores_of_maps_as_they_are_differ(tmp_path):
+    path = rewritten(SALIENCY, tmp_path, normalize=False)
+    failed = {c.tensor for c in replay_fixture.replay(path) if not c.passed}
+    assert {"output/mae", "output/fm_curve", "output/sm", "output/wfm"} <= failed

@@ -8,11 +8,13 @@ from foveal.metrics.classification import (
     expected_calibration_error,
 )
 from foveal.metrics.fgsm import fgsm
+from foveal.metrics.saliency import SaliencyScores, score_saliency
 from foveal.metrics.segmentation import SegmentationScores, class_iou, confusion_matrix, overlap
 
 __all__ = [
     "ClassificationScores",
     "MultiLabelScores",
+    "SaliencyScores",
     "SegmentationScores",
     "calibration_bins",
     "class_iou",
@@ -20,4 +22,5 @@ __all__ = [
     "expected_calibration_error",
     "fgsm",
     "overlap",
+    "score_saliency",
 ]
