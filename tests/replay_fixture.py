@@ -30,6 +30,7 @@ from foveal.layers import (
     TripletAttention,
 )
 from foveal.losses import OnlineLabelSmoothing
+from foveal.metrics import match_boundaries
 from foveal.models import create_model
 from foveal.models.checkpoints import find_state_dict
 from foveal.official import coordinate_attention as official_coordinate
@@ -519,6 +520,35 @@ def _updated_again(key: str, before: torch.Tensor, once: torch.Tensor) -> torch.
     return (0.9 * once.double() + 0.1 * batch).float()
 
 
+def _boundary_matching(fixture: Fixture) -> Iterator[Comparison]:
+    """Replay the matching of boundary maps with several annotators.
+
+    Matched true pixels are as many as can be, exactly: what is stored as such, and no
+    fewer than the benchmark's solver found. Which predicted pixels are matched is open where several
+    choices are equally good, so their number over all annotators must lie in the range of its runs.
+    """
+    predictions, truths = (fixture.take(f"input/{name}").bool() for name in ("pred", "gt"))
+    distance = fixture.args["max_dist"] * float(np.hypot(*predictions.shape[1:]))
+    matched = [
+        [match_boundaries(prediction.numpy(), one.numpy(), distance) for one in truth]
+        for prediction, truth in zip(predictions, truths, strict=True)
+    ]
+    found = torch.tensor([[int(of_truth.sum()) for _, of_truth in row] for row in matched]).int()
+    right = torch.tensor(
+        [int(np.logical_or.reduce([p for p, _ in row]).sum()) for row in matched]
+    ).int()
+    yield compare("output/max_cardinality", found, fixture.take("output/max_cardinality"), 0)
+    for name, ours, sign in (
+        ("output/reference_recall_matches_min", found, 1),
+        ("output/reference_recall_matches_max", found, 1),
+        ("output/reference_precision_matches_min", right, 1),
+        ("output/reference_precision_matches_max", right, -1),
+    ):
+        stored = fixture.take(name)
+        beyond = (sign * (stored - ours)).clamp(min=0)  # pixels below the least or above the most
+        yield compare(name, beyond, torch.zeros_like(stored), 0)
+
+
 # The authors' class, as the metadata names it -> how it is replayed.
 ADAPTERS: dict[str, Adapter] = {
     "coordatt.CoordAtt": ModuleAdapter(_coordinate_layer),
@@ -542,6 +572,7 @@ ADAPTERS: dict[str, Adapter] = {
     "models.fcn.FCNHead": ModuleAdapter(_spnet_part, **_SPNET_NAMES),
     "models.spnet.SPNet": _spnet,
     "models.spnet.SPNet (training forward)": _spnet_losses,
+    "correspondPixels": _boundary_matching,
     "Solver (cifar)": _online_label_smoothing,
     "Solver (fine-grained)": _online_label_smoothing,
 }

@@ -17,6 +17,15 @@ BLOCK = FOLDER / "coordinate_attention" / "mbv2_block_s1.safetensors"
 EPOCHS = FOLDER / "online_label_smoothing" / "finegrained_k12.safetensors"
 SANDGLASS = FOLDER / "mobilenext" / "sgblock_identity.safetensors"
 TWO_GATES = FOLDER / "triplet_attention" / "triplet_root_no_spatial.safetensors"
+BOUNDARIES = FOLDER / "metrics" / "boundary_match_0200.safetensors"
+BOUNDARY_COUNTS = {
+    "output/max_cardinality",
+    *(
+        f"output/reference_{what}_matches_{end}"
+        for what in ("recall", "precision")
+        for end in ("min", "max")
+    ),
+}
 RESNET_BLOCK = FOLDER / "triplet_attention" / "resnet_bottleneck_down.safetensors"
 
 
@@ -34,6 +43,8 @@ def test_stored_results_of_the_official_code_replay(path):
             "grad_norm/pretrained.layer1.2.spm.conv1.weight",
             "state_after/auxlayer.conv5.1.running_mean",
         },
+        "boundary_match_0075": BOUNDARY_COUNTS,
+        "boundary_match_0200": BOUNDARY_COUNTS,
     }
     assert expected.get(path.stem, {"output/y"}) <= names
     assert path.stem in expected or any(name.startswith("grad/") for name in names)
@@ -264,3 +275,29 @@ def test_the_second_update_of_the_auxiliary_statistics_is_all_that_differs():
     torch.testing.assert_close(twice, torch.tensor([3.9]))
     count = replay_fixture._updated_again("bn.num_batches_tracked", before, torch.tensor(1))
     assert count == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("output/max_cardinality", 1),
+        ("output/max_cardinality", -1),
+        ("output/reference_recall_matches_min", 99),
+        ("output/reference_recall_matches_max", 1),
+        ("output/reference_precision_matches_min", 99),
+        ("output/reference_precision_matches_max", -99),
+    ],
+)
+def test_each_count_of_boundary_pixels_counts(tmp_path, name, step):
+    fixture = replay_fixture.read(BOUNDARIES)
+    fixture.tensors[name].view(-1)[0] += step
+    with safe_open(BOUNDARIES, "pt") as file:
+        metadata = file.metadata()
+    save_file(fixture.tensors, tmp_path / "f.safetensors", metadata)
+    failed = [c.tensor for c in replay_fixture.replay(tmp_path / "f.safetensors") if not c.passed]
+    assert failed == [name]
+
+
+def test_the_distance_of_boundaries_is_heeded(tmp_path, capsys):
+    assert replay_fixture.main([str(rewritten(BOUNDARIES, tmp_path, max_dist=0.01))]) == 1
+    assert "output/max_cardinality" in capsys.readouterr().out
