@@ -523,9 +523,9 @@ def _updated_again(key: str, before: torch.Tensor, once: torch.Tensor) -> torch.
 def _boundary_matching(fixture: Fixture) -> Iterator[Comparison]:
     """Replay the matching of boundary maps with several annotators.
 
-    Matched true pixels are as many as can be, exactly: what is stored as such, and no
-    fewer than the benchmark's solver found. Which predicted pixels are matched is open where several
-    choices are equally good, so their number over all annotators must lie in the range of its runs.
+    Matched true pixels are as many as can be, exactly, and no fewer than the benchmark's solver
+    found. Which predicted pixels are matched is open where several choices are equally good, so
+    their number over all annotators must lie in the range of its runs.
     """
     predictions, truths = (fixture.take(f"input/{name}").bool() for name in ("pred", "gt"))
     distance = fixture.args["max_dist"] * float(np.hypot(*predictions.shape[1:]))

@@ -124,20 +124,14 @@ def count_boundaries(
         >>> int(counts.true.sum()), [int(n) for n in counts.found[[0, 58, 59, 60], 0]]
         (40, [40, 40, 40, 0])
     """
-    p = probabilities(prediction)
-    drawn = _masks(truths)
-    if drawn.shape[1:] != p.shape:
-        raise ValueError(
-            f"the prediction has {p.shape[0]} rows and {p.shape[1]} columns, its truth "
-            f"{drawn.shape[1]} and {drawn.shape[2]}; resize the prediction to the truth"
-        )
-    if protocol.stretch and p.max(initial=0) > 0:
+    p, drawn = check_boundaries(prediction, truths)
+    if protocol.stretch and p.max() > 0:
         p = p / p.max()
     if protocol.nms:
         p = suppress_non_maxima(p)
     if protocol.thin_truth:
         drawn = np.stack([_thinned(mask) for mask in drawn])
-    cuts = _cuts(p, protocol)
+    cuts, cut_of = _cuts(p, protocol)
     ever = np.flatnonzero(np.logical_or.reduce(cuts))
     active = [cut.ravel()[ever] for cut in cuts]
     points = np.stack(np.unravel_index(ever, p.shape), 1)
@@ -148,18 +142,14 @@ def count_boundaries(
     for annotator, mask in enumerate(drawn):
         pairs = pairs_within(points, np.argwhere(mask), distance)
         for cut, chosen in enumerate(active):
-            if cut and cuts[cut] is cuts[cut - 1]:
-                found[cut, annotator] = found[cut - 1, annotator]
-                right[cut] = right[cut - 1]
-                continue
             matched, _ = match(pairs.of(chosen))
             found[cut, annotator] = len(matched)
             right[cut, matched] = True
     return BoundaryCounts(
         true=drawn.sum((1, 2)),
-        found=found,
-        predicted=np.array([int(chosen.sum()) for chosen in active]),
-        right=right.sum(1),
+        found=found[cut_of],
+        predicted=np.array([int(chosen.sum()) for chosen in active])[cut_of],
+        right=right.sum(1)[cut_of],
     )
 
 
@@ -217,7 +207,8 @@ def summarize_boundaries(rows: ArrayLike) -> BoundarySummary:
     recall, precision = _rates(true.sum(0), *counts.sum(0))
     thresholds = counts.shape[2]
     if not true.any():
-        return BoundarySummary(*[math.nan] * 5, recall, precision)
+        nan = math.nan
+        return BoundarySummary(nan, nan, nan, nan, nan, recall, precision)
     best = _f_measure(*_rates(true, *counts.transpose(1, 0, 2))).argmax(1)  # the first of equals
     at_best = counts[np.arange(len(table)), :, best].sum(0)
     ods, threshold = _best_between(recall, precision)
@@ -273,16 +264,28 @@ class BoundaryScores(Metric):
         return {name: getattr(self.summary, name) for name in ("ods", "ois", "ap", "r50")}
 
 
-def probabilities(values: ArrayLike | Tensor) -> Floats:
-    """Return a map of probabilities as float64 [H, W] in [0, 1].
+def check_boundaries(
+    prediction: ArrayLike | Tensor, truths: ArrayLike | Tensor | Iterable[ArrayLike]
+) -> tuple[Floats, Mask]:
+    """Return a map as float64 [H, W] in [0, 1], and what annotators drew as bool [A, H, W].
 
     Args:
-        values: [H, W]: floats in [0, 1], uint8 0..255, uint16 0..65535 or bool.
+        prediction: as :func:`count_boundaries` takes it.
+        truths: likewise.
 
     Raises:
-        TypeError: another type.
-        ValueError: another shape, no pixels, values out of range or not finite.
+        TypeError, ValueError: as :func:`count_boundaries`.
     """
+    p, drawn = _probabilities(prediction), _masks(truths)
+    if drawn.shape[1:] != p.shape:
+        raise ValueError(
+            f"the prediction has {p.shape[0]} rows and {p.shape[1]} columns, its truth "
+            f"{drawn.shape[1]} and {drawn.shape[2]}; resize the prediction to the truth"
+        )
+    return p, drawn
+
+
+def _probabilities(values: ArrayLike | Tensor) -> Floats:
     array = _array(values)
     if array.ndim != 2 or not array.size:
         raise ValueError(f"a prediction is [H, W] with at least one pixel, not {list(array.shape)}")
@@ -324,7 +327,7 @@ def _masks(truths: Any) -> Mask:
     wrong = masks[(masks != 0) & (masks != 1)]
     if wrong.size:
         raise ValueError(f"truth is bool, or 0 and 1, but holds {wrong[0]:g}")
-    return masks == 1
+    return np.asarray(masks == 1)
 
 
 def _array(values: Any) -> NDArray[Any]:
@@ -334,25 +337,18 @@ def _array(values: Any) -> NDArray[Any]:
     return np.asarray(values)
 
 
-def _cuts(p: Floats, protocol: BoundaryProtocol) -> list[Mask]:
-    """Return the thinned map at each threshold; the same object where nothing changed."""
-    cuts: list[Mask] = []
-    before: Mask | None = None
-    for level in protocol.levels:
-        above = p >= level
-        if before is not None and np.array_equal(above, before):
-            cuts.append(cuts[-1])
-        else:
-            cuts.append(_thinned(above) if protocol.thin else above)
-        before = above
-    return cuts
+def _cuts(p: Floats, protocol: BoundaryProtocol) -> tuple[list[Mask], Indices]:
+    """Return the different thinned maps, and which of them each threshold has, [T]."""
+    steps = [p >= level for level in protocol.levels]
+    new = [i == 0 or not np.array_equal(steps[i], steps[i - 1]) for i in range(len(steps))]
+    cuts = [step for step, is_new in zip(steps, new, strict=True) if is_new]
+    return [_thinned(cut) for cut in cuts] if protocol.thin else cuts, np.cumsum(new) - 1
 
 
 def _thinned(mask: Mask) -> Mask:
     from skimage.morphology import thin
 
-    thinned: Mask = thin(mask)
-    return thinned
+    return np.asarray(thin(mask), np.bool_)  # type: ignore[no-untyped-call]
 
 
 def _rates(true: Any, found: Any, predicted: Any, right: Any) -> tuple[Floats, Floats]:

@@ -47,6 +47,7 @@ def suppress_non_maxima(
     for step in (*range(-radius, 0), *range(1, radius + 1)):
         at = (rows + step * np.sin(angle), columns + step * np.cos(angle))
         kept[margin * p < map_coordinates(p, at, order=1, mode="nearest")] = 0
+    border = min(border, *(side // 2 for side in p.shape))
     return kept * _fade(p.shape[0], border)[:, None] * _fade(p.shape[1], border)
 
 
@@ -96,7 +97,6 @@ def _gradient(values: Floats) -> tuple[Floats, Floats]:
 
 def _fade(length: int, border: int) -> Floats:
     """Return what values at each place along a side are multiplied by, [length]."""
-    border = min(border, length // 2)
     place = np.arange(length)
     from_frame = np.minimum(place, place[::-1])
     return np.minimum(from_frame / border, 1.0) if border else np.ones(length)
