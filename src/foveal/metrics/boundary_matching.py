@@ -5,6 +5,7 @@ Berkeley benchmark's matcher approximates. Here it is solved exactly, by SciPy, 
 always the same.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -133,10 +134,10 @@ def _choose(row: Indices, column: Indices, distance: NDArray[np.float64]) -> Ind
     rows, row = np.unique(row, return_inverse=True)
     columns, column = np.unique(column, return_inverse=True)
     n, m = len(rows), len(columns)
-    if min(n, m) == 1:
+    if n == 1:
         return np.array([np.argmin(distance)])
     own = np.arange(n)
-    price = (n + 1) * (1 + float(distance.max()))
+    price = (n + 1) * math.ceil(1 + distance.max())  # whole, so that less is rounded
     # Weights begin at 1, since 0 would mean that there is no such pair.
     weights = np.concatenate((distance + 1, np.full(n, price)))
     where = (np.concatenate((row, own)), np.concatenate((column, m + own)))
