@@ -31,7 +31,7 @@ from foveal.layers import (
     TripletAttention,
 )
 from foveal.losses import OnlineLabelSmoothing
-from foveal.metrics import SaliencyScores, score_saliency
+from foveal.metrics import SaliencyScores, match_boundaries, score_saliency
 from foveal.models import create_model
 from foveal.models.checkpoints import find_state_dict
 from foveal.official import coordinate_attention as official_coordinate
@@ -780,6 +780,35 @@ def _saliency(fixture: Fixture) -> Iterator[Comparison]:
         yield compare(f"output/{name}", values, stored, SALIENCY)
 
 
+def _boundary_matching(fixture: Fixture) -> Iterator[Comparison]:
+    """Replay the matching of boundary maps with several annotators.
+
+    Matched true pixels are as many as can be, exactly, and no fewer than the benchmark's solver
+    found. Which predicted pixels are matched is open where several choices are equally good, so
+    their number over all annotators must lie in the range of its runs.
+    """
+    predictions, truths = (fixture.take(f"input/{name}").bool() for name in ("pred", "gt"))
+    distance = fixture.args["max_dist"] * float(np.hypot(*predictions.shape[1:]))
+    matched = [
+        [match_boundaries(prediction.numpy(), one.numpy(), distance) for one in truth]
+        for prediction, truth in zip(predictions, truths, strict=True)
+    ]
+    found = torch.tensor([[int(of_truth.sum()) for _, of_truth in row] for row in matched]).int()
+    right = torch.tensor(
+        [int(np.logical_or.reduce([p for p, _ in row]).sum()) for row in matched]
+    ).int()
+    yield compare("output/max_cardinality", found, fixture.take("output/max_cardinality"), 0)
+    for name, ours, sign in (
+        ("output/reference_recall_matches_min", found, 1),
+        ("output/reference_recall_matches_max", found, 1),
+        ("output/reference_precision_matches_min", right, 1),
+        ("output/reference_precision_matches_max", right, -1),
+    ):
+        stored = fixture.take(name)
+        beyond = (sign * (stored - ours)).clamp(min=0)  # pixels below the least or above the most
+        yield compare(name, beyond, torch.zeros_like(stored), 0)
+
+
 # The authors' class, as the metadata names it -> how it is replayed.
 ADAPTERS: dict[str, Adapter] = {
     "coordatt.CoordAtt": ModuleAdapter(_coordinate_layer),
@@ -810,6 +839,7 @@ ADAPTERS: dict[str, Adapter] = {
     "networks.resnet.Bottleneck": NamedAdapter(_caffe_bottleneck, _run_x),
     "networks.dfi.DFI with a stand-in backbone": NamedAdapter(_dfi_decoder, _run_dfi_decoder),
     "networks.dfi.build_model": NamedAdapter(_dfi_network, _run_dfi_network),
+    "correspondPixels": _boundary_matching,
     "Solver (cifar)": _online_label_smoothing,
     "Solver (fine-grained)": _online_label_smoothing,
     "Fmeasure(beta=0.3), MAE, Smeasure(alpha=0.5), Emeasure, WeightedFmeasure(beta=1)": _saliency,

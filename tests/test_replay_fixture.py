@@ -20,6 +20,15 @@ BLOCK = FOLDER / "coordinate_attention" / "mbv2_block_s1.safetensors"
 EPOCHS = FOLDER / "online_label_smoothing" / "finegrained_k12.safetensors"
 SANDGLASS = FOLDER / "mobilenext" / "sgblock_identity.safetensors"
 TWO_GATES = FOLDER / "triplet_attention" / "triplet_root_no_spatial.safetensors"
+BOUNDARIES = FOLDER / "metrics" / "boundary_match_0200.safetensors"
+BOUNDARY_COUNTS = {
+    "output/max_cardinality",
+    *(
+        f"output/reference_{what}_matches_{end}"
+        for what in ("recall", "precision")
+        for end in ("min", "max")
+    ),
+}
 RESNET_BLOCK = FOLDER / "triplet_attention" / "resnet_bottleneck_down.safetensors"
 
 
@@ -44,6 +53,8 @@ def test_stored_results_of_the_official_code_replay(path):
         "predictor_plain_46": {"output/fuse", "grad/fuse.weight"},
         "sod_basic": {"output/wfm", "output/em_curve", "output/dataset_max_f_from_mean_pr"},
         "sod_edge_cases": {"output/sm", "output/precision", "output/dataset_mean_em"},
+        "boundary_match_0075": BOUNDARY_COUNTS,
+        "boundary_match_0200": BOUNDARY_COUNTS,
     }
     assert expected.get(path.stem, {"output/y"}) <= names
     assert path.stem in expected or any(name.startswith("grad/") for name in names)
@@ -394,3 +405,29 @@ def test_scores_of_maps_as_they_are_differ(tmp_path):
     path = rewritten(SALIENCY, tmp_path, normalize=False)
     failed = {c.tensor for c in replay_fixture.replay(path) if not c.passed}
     assert {"output/mae", "output/fm_curve", "output/sm", "output/wfm"} <= failed
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("output/max_cardinality", 1),
+        ("output/max_cardinality", -1),
+        ("output/reference_recall_matches_min", 99),
+        ("output/reference_recall_matches_max", 1),
+        ("output/reference_precision_matches_min", 99),
+        ("output/reference_precision_matches_max", -99),
+    ],
+)
+def test_each_count_of_boundary_pixels_counts(tmp_path, name, step):
+    fixture = replay_fixture.read(BOUNDARIES)
+    fixture.tensors[name].view(-1)[0] += step
+    with safe_open(BOUNDARIES, "pt") as file:
+        metadata = file.metadata()
+    save_file(fixture.tensors, tmp_path / "f.safetensors", metadata)
+    failed = [c.tensor for c in replay_fixture.replay(tmp_path / "f.safetensors") if not c.passed]
+    assert failed == [name]
+
+
+def test_the_distance_of_boundaries_is_heeded(tmp_path, capsys):
+    assert replay_fixture.main([str(rewritten(BOUNDARIES, tmp_path, max_dist=0.01))]) == 1
+    assert "output/max_cardinality" in capsys.readouterr().out

@@ -1,6 +1,15 @@
 """Numbers computed from predictions and truth."""
 
 import foveal.torchvision_check  # noqa: F401  (before torchmetrics)
+from foveal.metrics.boundaries import (
+    EDGES,
+    SKELETONS,
+    BoundaryProtocol,
+    BoundaryScores,
+    count_boundaries,
+    summarize_boundaries,
+)
+from foveal.metrics.boundary_matching import match_boundaries
 from foveal.metrics.classification import (
     ClassificationScores,
     MultiLabelScores,
@@ -8,10 +17,15 @@ from foveal.metrics.classification import (
     expected_calibration_error,
 )
 from foveal.metrics.fgsm import fgsm
+from foveal.metrics.non_maximum_suppression import suppress_non_maxima
 from foveal.metrics.saliency import SaliencyScores, score_saliency
 from foveal.metrics.segmentation import SegmentationScores, class_iou, confusion_matrix, overlap
 
 __all__ = [
+    "EDGES",
+    "SKELETONS",
+    "BoundaryProtocol",
+    "BoundaryScores",
     "ClassificationScores",
     "MultiLabelScores",
     "SaliencyScores",
@@ -19,8 +33,12 @@ __all__ = [
     "calibration_bins",
     "class_iou",
     "confusion_matrix",
+    "count_boundaries",
     "expected_calibration_error",
     "fgsm",
+    "match_boundaries",
     "overlap",
     "score_saliency",
+    "summarize_boundaries",
+    "suppress_non_maxima",
 ]
