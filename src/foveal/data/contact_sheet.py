@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from foveal.data.classification import ClassificationData
+from foveal.data.dense import DenseData
 from foveal.data.parts import StoredPictures
 from foveal.data.scenes import CLASSES, DOMAINS, Scene, ScenePictures, Scenes
 from foveal.data.segmentation import SegmentationData
@@ -64,7 +65,7 @@ def contact_sheet(
 
 
 def draw_indices(
-    data: ClassificationData | SegmentationData, split: str, count: int, seed: int
+    data: ClassificationData | SegmentationData | DenseData, split: str, count: int, seed: int
 ) -> list[int]:
     """Return the indices of at most ``count`` pictures of a split, drawn without repetition.
 

@@ -138,7 +138,7 @@ def find_dense(
 def _only_task(row: Layout, where: str) -> str:
     if len(row.maps) > 1:
         raise ValueError(
-            f"{where}: the {row.title} layout serves several tasks: say which maps are meant, one "
-            f"of {', '.join(row.maps)}"
+            f"{where}: the {row.title} layout serves several tasks: say which maps are meant "
+            f"(--labels, in Python task=), {', '.join(row.maps[:-1])} or {row.maps[-1]}"
         )
     return row.maps[0]
