@@ -1,6 +1,8 @@
 """Pictures in ``images/`` with truth in MATLAB files of equal stems in ``groundTruth/``."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +19,22 @@ from foveal.data.pairing import pair_folders
 from foveal.data.pictures import DamagedPictureError, walk
 
 _PICTURES, _TRUTH = "images", "groundTruth"
+_FILES_TRIED = 5
 
 
 def first_variable(root: Path, *names: str) -> str | None:
-    """Return which of the variables the first .mat file under ``groundTruth`` has, or None."""
+    """Return which of the variables the .mat files under ``groundTruth`` have, or None.
+
+    The first file that can be read decides; a few are tried.
+    """
     if not ((root / _PICTURES).is_dir() and (root / _TRUTH).is_dir()):
-        return None
-    path = next((p for p in walk(root / _TRUTH) if _is_mat(p.name)), None)
-    if path is None:
         return None
     from scipy.io import whosmat
 
-    try:
-        return next((name for name, *_ in whosmat(path) if name in names), None)
-    except (OSError, TypeError, ValueError):  # not a .mat file after all
-        return None
+    for path in islice((p for p in walk(root / _TRUTH) if _is_mat(p.name)), _FILES_TRIED):
+        with suppress(Exception):  # a damaged file is reported where it is read
+            return next((name for name, *_ in whosmat(path) if name in names), None)
+    return None
 
 
 def read_folders(root: Path, read: Callable[[str], Truth]) -> FoundMaps:

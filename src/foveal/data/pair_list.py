@@ -17,7 +17,7 @@ def detect(root: Path) -> bool:
     return any(path.suffix == _SUFFIX and _is_of_pairs(path) for path in lists)
 
 
-def read(root: Path) -> FoundMaps:
+def read(root: Path, task: str) -> FoundMaps:
     """Read ``train_pair.lst`` and its like, of which each line names a picture and its map.
 
     The paths are relative to the list's folder or to the one above it; or absolute on the authors'
@@ -25,6 +25,10 @@ def read(root: Path) -> FoundMaps:
     part of its name (``bsds_pascal_train_pair.lst``); a list without a split's name is not divided.
     Pictures of one file name in different folders are taken for changed copies of one picture: a
     draw of validation pictures does not divide them.
+
+    Args:
+        root: the list, or the folder of it.
+        task: what the maps show, for messages.
 
     Raises:
         ValueError: no list, two for one split, or a line that is no pair.
@@ -34,7 +38,7 @@ def read(root: Path) -> FoundMaps:
     parts, origins = {}, {}
     problems: list[str] = []
     for split, source in lists.items():
-        paired = _pairs(source)
+        paired = _pairs(source, task)
         require_files(folder, source, paired)
         problems += paired.problems
         if paired.pairs:
@@ -62,9 +66,10 @@ def _lists(root: Path) -> dict[str, Path]:
     if not found:
         raise ValueError(f"{root}: there is no list such as train_pair.lst in it")
     if "all" in found and len(found) > 1:
+        other = next(path for split, path in found.items() if split != "all")
         raise ValueError(
-            f"{root}: {found['all'].name} beside {next(iter(found.values())).name}: its name must "
-            "tell the split, as train_pair.lst does"
+            f"{root}: {found['all'].name} beside {other.name}: its name must tell the split, as "
+            "train_pair.lst does"
         )
     return {s: found[s] for s in (*SPLITS, "all") if s in found}
 
@@ -81,8 +86,8 @@ def _is_of_pairs(path: Path) -> bool:
         return False
 
 
-def _pairs(source: Path) -> Paired:
-    paired = Paired(partner="map")
+def _pairs(source: Path, task: str) -> Paired:
+    paired = Paired(partner=f"{task} map")
     lines = read_lines(source)
     rows = [tuple(line.split()) for line in lines]
     for line, row in zip(lines, rows, strict=True):
