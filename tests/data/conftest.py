@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from foveal.data.scenes.drawn import DRAWN
 from foveal.data.scenes.plan import SPLITS, plan
 
 Painter = Callable[..., Path]
@@ -105,6 +106,8 @@ def few_scenes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make the built-in scenes few."""
     for split, count in {"train": 6, "val": 4, "test": 4}.items():
         monkeypatch.setitem(SPLITS, split, count)
+    monkeypatch.setattr(DRAWN, "_arrays", {})  # of other scenes with the same names
+    monkeypatch.setattr(DRAWN, "bytes", 0)
     plan.cache_clear()
     yield
     plan.cache_clear()

@@ -123,8 +123,6 @@ def test_real_bsds500(pack):
     assert {n: shares.count(n) for n in set(shares)} == {5: 69, 6: 18, 7: 11, 8: 2}
     image, values = part.load(3)
     cells = loadmat(part.map_name(3))["groundTruth"]
-    votes = sum(
-        cells[0, k]["Boundaries"][0, 0].astype(np.float64) for k in range(cells.shape[1])
-    )
+    votes = sum(cells[0, k]["Boundaries"][0, 0].astype(np.float64) for k in range(cells.shape[1]))
     np.testing.assert_allclose(values, votes / cells.shape[1], atol=1e-7)
     assert image.size == values.shape[::-1]

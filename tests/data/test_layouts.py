@@ -44,7 +44,9 @@ def test_empty_folder_flat_folder_and_other_file(paint, tmp_path):
     with pytest.raises(ValueError, match=r"flat: 2 pictures such as a\.jpg, but no class folders"):
         detect(tmp_path / "flat")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"notes\.txt: not a \.csv, \.h5 or \.lst file, nor a folder"):
+    with pytest.raises(
+        ValueError, match=r"notes\.txt: not a \.csv, \.h5 or \.lst file, nor a folder"
+    ):
         detect(tmp_path / "notes.txt")
 
 

@@ -102,7 +102,9 @@ def test_lists_that_are_none(augmented, tmp_path):
         pair_list.read(root, "edge")
     (root / "train-b.lst").write_text("a.jpg a.png\n")
     (root / "train_pair.lst").write_text("a.jpg a.png\n")
-    with pytest.raises(ValueError, match=r"which list is the train part, train-b\.lst or train_pai"):
+    with pytest.raises(
+        ValueError, match=r"which list is the train part, train-b\.lst or train_pai"
+    ):
         pair_list.read(root, "edge")
     (root / "train-b.lst").rename(root / "more.lst")
     with pytest.raises(ValueError, match=r"more\.lst beside train_pair\.lst: its name must tell"):

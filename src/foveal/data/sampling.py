@@ -108,16 +108,15 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
 class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
     """Training batches of (epoch, index) pairs drawn from several sets with given ratios.
 
-    The sets lie one after the other: indices of the second begin at the size of the first. Every
-    step, all processes together, holds the sets in their ratios: exactly where these give whole
-    numbers of pictures, else off by less than one picture for each further set, and the whole
-    epoch too. Each process gets its part of every set.
+    The sets lie one after the other: indices of the second begin at the size of the first. Each
+    step, of all processes together, holds the sets in their ratios: exactly where these give whole
+    numbers of pictures, else by turns a picture more or less, so that the sums come out right.
+    Each process gets its part of every set.
 
-    An epoch draws as many pictures as all sets have together, less an incomplete last step; so a
-    set may give less than all its pictures to one epoch, or some of them several times. It gives
-    each once before any comes again, over the ends of epochs, every time in a new order. Unlike
-    indices that run through all lists in step, pictures of different sets so meet in ever other
-    combinations.
+    An epoch draws as many pictures as all sets have together, less an incomplete last step. So a
+    set may give some of its pictures to an epoch, or all of them several times; it gives each one
+    before any comes again, across the ends of epochs, and every time in a new order. (Reading all
+    lists in step, each modulo its length, would repeat short lists in a fixed alignment.)
 
     Args:
         sizes: number of pictures of each set.
