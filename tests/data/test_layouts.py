@@ -23,6 +23,9 @@ def test_layouts_of_a_task_are_those_that_it_reads():
     assert sorted(layouts_of("segment")) == sorted(known)
     assert "coco" not in layouts_of("detect")
     assert {"fashion", "scenes", "csv", "imagefolder"} < {*layouts_of("classify")}
+    dense = ["scenes", "bsds500", "sk_large", "saliency", "pair_list", "pairs"]
+    assert sorted(layouts_of("dense")) == sorted(dense)
+    assert all(LAYOUTS[name].maps for name in dense)
 
 
 def test_nothing_there_names_the_nearest(tmp_path):

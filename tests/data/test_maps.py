@@ -134,7 +134,7 @@ def test_other_sizes_are_an_error_when_probed_and_when_read(files, tmp_path):
             look(2)
         assert str(error.value) == sentence
     save(tmp_path / "maps" / "c.png", np.zeros((8, 30), np.uint8))
-    with pytest.raises(SizesDifferError, match="but its map .* has 30 by 8$"):
+    with pytest.raises(SizesDifferError, match=r"but its map .* has 30 by 8$"):
         files.probe(2)
 
 

@@ -43,7 +43,7 @@ def test_a_picture_in_two_splits_is_an_error(paint, write_skeleton, tmp_path):
     for split in ("train", "test"):
         paint(f"images/{split}/a.jpg")
         write_skeleton(f"groundTruth/{split}/a.mat", LINE)
-    with pytest.raises(ValueError, match="images/test: picture a is in .*images/train too"):
+    with pytest.raises(ValueError, match=r"images/test: picture a is in .*images/train too"):
         read_folders(tmp_path, read_truth)
 
 
