@@ -119,7 +119,7 @@ def test_annotators(paint, write_edges, tmp_path):
     images = tmp_path / data / "images" / "train"
     assert report.notes == (
         f"pictures without any positive pixel: 1, such as {images}/c.jpg",
-        f"annotators who marked nothing: 1, such as of {images}/b.jpg",
+        f"annotators who marked nothing: 1, such as one of {images}/b.jpg",
     )
     assert len(report.damaged_files) == 1
     assert "d.mat: will not read as a MATLAB file" in report.damaged_files[0]

@@ -218,7 +218,7 @@ class _Seen:
     def notes(self) -> list[str]:
         """Return sentences about what is allowed, but worth a look."""
         return [
-            f"{what}: {len(names)}, such as {'of ' if names is self.idle_annotators else ''}"
+            f"{what}: {len(names)}, such as {'one of ' if names is self.idle_annotators else ''}"
             f"{names[0]}"
             for what, names in (
                 ("pictures without any positive pixel", self.empty),

@@ -138,7 +138,7 @@ def join(pictures: Mapping[str, MappedPictures]) -> JointPictures:
         if task not in pictures or not len(pictures[task]):
             continue
         of_task = pictures[task]
-        key = [os.path.realpath(of_task.name(index)) for index in range(len(of_task))]
+        key = [os.path.abspath(of_task.name(index)) for index in range(len(of_task))]
         if key in keys:
             sets[keys.index(key)][task] = of_task
         else:
