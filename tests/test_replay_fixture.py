@@ -34,6 +34,11 @@ def test_stored_results_of_the_official_code_replay(path):
             "grad_norm/pretrained.layer1.2.spm.conv1.weight",
             "state_after/auxlayer.conv5.1.running_mean",
         },
+        "bottleneck_s2_d1": {"output/y"},  # no training pass is stored
+        "converter_3": {"output/level2", "output_train/level0", "grad/input/level1"},
+        "dfim_k16": {"output/all", "output/gates_skel", "output_train/sal", "grad/fcs.1.2.weight"},
+        "predictor_deep_45": {"output/fuse", "output/side3", "grad/trans.3.bias"},
+        "predictor_plain_46": {"output/fuse", "grad/fuse.weight"},
     }
     assert expected.get(path.stem, {"output/y"}) <= names
     assert path.stem in expected or any(name.startswith("grad/") for name in names)
@@ -264,3 +269,68 @@ def test_the_second_update_of_the_auxiliary_statistics_is_all_that_differs():
     torch.testing.assert_close(twice, torch.tensor([3.9]))
     count = replay_fixture._updated_again("bn.num_batches_tracked", before, torch.tensor(1))
     assert count == 2
+
+
+DFI = FOLDER / "dfi"
+
+
+@pytest.mark.parametrize(
+    ("file", "args", "message"),
+    [
+        ("dfim_k16", {"k": 32}, "the weights do not follow k"),
+        ("dfim_k16", {"list_k": [8, 12]}, "the weights do not follow list_k"),
+        ("dfim_k16", {"modes": 2}, "the weights do not follow modes"),
+        ("dfim_k16", {"size_id": 0}, "FAILED"),
+        ("tam_k32", {"k": 16}, "the weights do not follow k"),
+        ("converter_3", {"list_k": [[8], [16]]}, "the weights do not follow list_k"),
+        ("predictor_deep_45", {"list_k": [8]}, "the weights do not follow list_k"),
+        ("predictor_deep_45", {"image_size": [33, 40]}, "FAILED"),
+        ("predictor_deep_45", {"deep_sup": False}, "FAILED"),
+        ("bottleneck_s2_d1", {"planes": 8}, "the weights do not follow planes"),
+        ("bottleneck_s2_d1", {"dilation": 2}, "FAILED"),
+        ("bottleneck_s2_d1", {"stride": 1}, "FAILED"),
+    ],
+)
+def test_the_arguments_of_dfis_parts_are_heeded(tmp_path, capsys, file, args, message):
+    path = rewritten(DFI / f"{file}.safetensors", tmp_path, **args)
+    assert replay_fixture.main([str(path)]) == 1
+    assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("dfim_k16", "output/gates_edge"),
+        ("dfim_k16", "output/all"),
+        ("dfim_k16", "output_train/sal"),
+        ("dfim_k16", "grad/input/level4"),
+        ("dfim_k16", "state/merge.3.0.weight"),
+        ("converter_3", "output/level1"),
+        ("predictor_deep_45", "output/side2"),
+        ("predictor_deep_45", "cotangent/side2"),
+        ("predictor_plain_46", "grad/trans.2.bias"),
+        ("tam_k32", "grad/attention.3.weight"),
+    ],
+)
+def test_each_number_of_dfis_files_counts(tmp_path, file, name):
+    path = DFI / f"{file}.safetensors"
+    fixture = replay_fixture.read(path)
+    with safe_open(path, "pt") as stored:
+        metadata = stored.metadata()
+    scale = fixture.tensors[name].abs().max()
+    if name.startswith("grad/"):
+        scale = max(v.abs().max() for k, v in fixture.tensors.items() if k.startswith("grad/"))
+    fixture.tensors[name].view(-1)[0] += 1e-2 * scale
+    save_file(fixture.tensors, tmp_path / "f.safetensors", metadata)
+    assert replay_fixture.main([str(tmp_path / "f.safetensors")]) == 1
+
+
+def test_dfis_keys_under_the_prefix_of_a_training_script_replay(tmp_path):
+    def rename(name):
+        part, _, key = name.partition("/")
+        kept = part not in ("state", "grad") or name.startswith("grad/input/")
+        return name if kept else f"{part}/module.{key}"
+
+    comparisons = replay_fixture.replay(rewritten(DFI / "tam_k32.safetensors", tmp_path, rename))
+    assert all(c.passed for c in comparisons)
+    assert "grad/module.block.0.weight" in {c.tensor for c in comparisons}

@@ -220,3 +220,15 @@ def test_a_picture_that_is_all_ignored_stays_so():
     image, labels = coded(16, 16)
     _, target = MaskTrainTransform(PLAIN, SegmentAugmentConfig())(image, labels * 0 + 255)
     assert (target == 255).all()
+
+
+def test_where_no_picture_is_a_network_with_blue_first_sees_about_0():
+    preprocess = Preprocess(
+        64, mean=(0.2, 0.4, 0.8), std=(1 / 255,) * 3, channel_order="bgr"
+    )  # all are whole numbers of 255
+    image, labels = coded(16, 16)
+    plain = SegmentAugmentConfig(min_scale=1.0, max_scale=1.0, rotate=0.0, blur=0.0, hflip=0.0)
+    x, target = MaskTrainTransform(preprocess, plain)(image, labels)
+    outside = x[:, target == 255]
+    assert outside.shape[1] >= 64 * 64 - 16 * 16
+    torch.testing.assert_close(outside, torch.zeros_like(outside), rtol=0, atol=1e-3)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from foveal.config import AugmentConfig
-from foveal.data.transforms import Preprocess, TrainTransform
+from foveal.data.transforms import Preprocess, TrainTransform, WholePreprocess
 
 
 def flat(color, size=(20, 10)):
@@ -45,8 +45,48 @@ def test_grey_networks_get_one_channel():
     assert pre(flat((10, 10, 10))).shape == (1, 4, 4)
 
 
+CAFFE = {"mean": (0.4, 0.45, 0.5), "std": (1 / 255,) * 3, "channel_order": "bgr"}
+
+
+@pytest.mark.parametrize("kind", [Preprocess, WholePreprocess])
+def test_blue_comes_first_where_a_network_wants_it(kind):
+    x = kind(4, **CAFFE)(flat((51, 102, 255)))
+    expected = torch.tensor([255 - 0.4 * 255, 102 - 0.45 * 255, 51 - 0.5 * 255])
+    torch.testing.assert_close(x[:, 0, 0], expected, rtol=0, atol=1e-4)
+
+
+def test_training_sees_the_same_order():
+    augment = AugmentConfig(min_scale=1.0, hflip=0.0)
+    image, pre = flat((51, 102, 255)), Preprocess(4, **CAFFE)
+    assert torch.equal(TrainTransform(pre, augment)(image), pre(image))
+
+
+def test_a_picture_comes_back_from_what_the_network_sees():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8))
+    rgb = torch.from_numpy(np.asarray(image)).permute(2, 0, 1) / 255
+    for pre in (WholePreprocess(8), WholePreprocess(8, **CAFFE)):
+        torch.testing.assert_close(pre.picture(pre(image)), rgb)
+
+
+def test_padding_is_the_mean_in_the_pictures_order():
+    assert Preprocess(8, mean=(0.4, 0.6, 0.8)).fill == [102, 153, 204]
+    assert Preprocess(8, mean=(0.4, 0.6, 0.8), channel_order="bgr").fill == [204, 153, 102]
+    assert Preprocess(8, mean=(0.4,), std=(1.0,), channel_order="bgr").fill == [102]
+
+
+def test_other_orders_are_refused():
+    with pytest.raises(ValueError, match="unknown channel_order 'brg': did you mean 'bgr'"):
+        Preprocess(8, channel_order="brg")
+
+
+def test_what_was_written_before_there_was_an_order_is_rgb():
+    fields = Preprocess(48).to_dict()
+    del fields["channel_order"]
+    assert Preprocess.from_dict(fields) == Preprocess(48, channel_order="rgb")
+
+
 def test_fields_survive_json():
-    pre = Preprocess(48, crop_pct=0.9, interpolation="bicubic")
+    pre = Preprocess(48, crop_pct=0.9, interpolation="bicubic", channel_order="bgr")
     assert Preprocess.from_dict(json.loads(json.dumps(pre.to_dict()))) == pre
 
 

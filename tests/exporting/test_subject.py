@@ -1,9 +1,12 @@
+import json
 import math
 
 import pytest
 import torch
+from torch import nn
 
-from foveal.exporting.subject import named_outputs, relative_deviation
+from foveal.data.transforms import Preprocess
+from foveal.exporting.subject import Subject, named_outputs, relative_deviation
 
 
 def outputs(*values):
@@ -48,3 +51,21 @@ def test_names_of_outputs():
     assert list(named_outputs({"b": y, "a": y})) == ["b", "a"]
     with pytest.raises(TypeError, match="not list"):
         named_outputs([y])
+
+
+@pytest.mark.parametrize("order", [None, "bgr"])
+def test_what_a_network_wants_to_see_travels_with_it(order):
+    model = nn.Conv2d(3, 2, 3)
+    model.default_cfg = {"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}
+    if order:
+        model.default_cfg["channel_order"] = order
+    metadata = Subject.of(model, image_size=8, metadata={}).metadata
+    assert json.loads(metadata["normalization"]) == {
+        "channel_order": order or "rgb",
+        "mean": [0.1, 0.2, 0.3],
+        "std": [1.0, 1.0, 1.0],
+    }
+    model.preprocess = Preprocess(8, channel_order="bgr")  # of a run: all there is to know
+    metadata = Subject.of(model, image_size=8, metadata={}).metadata
+    assert "normalization" not in metadata
+    assert json.loads(metadata["preprocess"])["channel_order"] == "bgr"

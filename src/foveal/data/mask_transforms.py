@@ -65,7 +65,7 @@ class MaskTrainTransform:
 
     def __init__(self, preprocess: Preprocess, augment: SegmentAugmentConfig) -> None:
         self.preprocess = preprocess
-        mean = [round(255 * value) for value in preprocess.mean]
+        mean = preprocess.fill
         fill: dict[type | str, Any] = {tv_tensors.Image: mean, tv_tensors.Mask: IGNORED}
         steps: list[v2.Transform] = []
         if (augment.min_scale, augment.max_scale) != (1, 1):

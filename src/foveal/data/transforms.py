@@ -19,6 +19,9 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from foveal.config import AugmentConfig
+from foveal.names import unknown
+
+CHANNEL_ORDERS = ("rgb", "bgr")
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,18 @@ class Preprocess:
 
     Args:
         image_size: side of the square, pixels.
-        mean: per channel, for values in [0, 1].
-        std: per channel, for values in [0, 1].
+        mean: per channel in the order of ``channel_order``, for values in [0, 1].
+        std: likewise.
         crop_pct: share of the short side that the crop keeps, in (0, 1].
         interpolation: ``bilinear`` or ``bicubic``, antialiased.
+        channel_order: ``rgb``, or ``bgr`` for networks that want blue first.
 
     Shape:
-        input: a PIL image; output: float32 [C, image_size, image_size], C = len(mean), RGB or grey.
+        input: a PIL image; output: float32 [C, image_size, image_size], C = len(mean); colours in
+        the order of ``channel_order``, or grey.
+
+    Raises:
+        ValueError: another order of channels.
     """
 
     image_size: int
@@ -44,11 +52,21 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     crop_pct: float = 1.0
     interpolation: str = "bilinear"
+    channel_order: str = "rgb"
+
+    def __post_init__(self) -> None:
+        if self.channel_order not in CHANNEL_ORDERS:
+            raise ValueError(unknown("channel_order", self.channel_order, CHANNEL_ORDERS))
 
     @property
     def channels(self) -> int:
-        """Number of channels of the result: 1 (grey) or 3 (RGB)."""
+        """Number of channels of the result: 1 (grey) or 3 (colours)."""
         return len(self.mean)
+
+    @property
+    def fill(self) -> list[int]:
+        """What a picture is padded with, RGB or grey in 0..255: the mean, which becomes about 0."""
+        return [round(255 * value) for value in self._reordered(torch.tensor(self.mean)).tolist()]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON and file metadata."""
@@ -75,8 +93,17 @@ class Preprocess:
         x: torch.Tensor = v2.functional.to_dtype(
             v2.functional.to_image(image), torch.float32, scale=True
         )
-        x = v2.functional.normalize(x, list(self.mean), list(self.std))
+        x = v2.functional.normalize(self._reordered(x), list(self.mean), list(self.std))
         return x
+
+    def picture(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what was normalised as a picture again, [C, H, W] in [0, 1], RGB or grey."""
+        mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return self._reordered(x * std + mean).clamp(0, 1)
+
+    def _reordered(self, x: torch.Tensor) -> torch.Tensor:
+        """Return channels, [C, ...], brought from RGB to the network's order, or back."""
+        return x.flip(0) if self.channel_order == "bgr" else x
 
 
 def with_channels(image: Image.Image, channels: int) -> Image.Image:
@@ -90,7 +117,8 @@ class WholePreprocess(Preprocess):
     ``image_size`` is the side of the crops that it was trained on; ``crop_pct`` is of no account.
 
     Shape:
-        input: a PIL image; output: float32 [C, H, W], C = len(mean), RGB or grey.
+        input: a PIL image; output: float32 [C, H, W], C = len(mean), colours in the order of
+        ``channel_order``, or grey.
     """
 
     def __call__(self, image: Image.Image) -> torch.Tensor:

@@ -42,7 +42,8 @@ def export(
 
     Args:
         model: [B, C, H, W] -> a tensor, or a dict of tensors. The attributes ``classes`` and
-            ``preprocess`` (:class:`foveal.data.transforms.Preprocess`) are used if it has them.
+            ``preprocess`` (:class:`foveal.data.transforms.Preprocess`) are used if it has them;
+            without the latter, ``default_cfg`` tells mean, std and order of channels.
         format: one of :data:`FORMATS`.
         path: the file to write; the format's suffix is added if it has none.
         image_size: side in pixels at which to trace; None takes that of ``model.preprocess`` or

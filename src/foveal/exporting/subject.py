@@ -170,10 +170,15 @@ def _published(model: nn.Module) -> Mapping[str, Any]:
 
 def _metadata(model: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
-    if architecture := _published(model).get("architecture"):
+    described = _published(model)
+    if architecture := described.get("architecture"):
         found["model"] = str(architecture)
     if (classes := getattr(model, "classes", None)) is not None:
         found["classes"] = json.dumps(list(classes), ensure_ascii=False)
     if (preprocess := getattr(model, "preprocess", None)) is not None:
         found["preprocess"] = json.dumps(preprocess.to_dict())
+    elif "mean" in described and "std" in described:
+        wanted = {"channel_order": "rgb", **described}
+        names = ("channel_order", "mean", "std")
+        found["normalization"] = json.dumps({name: wanted[name] for name in names})
     return found

@@ -13,7 +13,9 @@ from foveal.layers.coordinate_attention import CoordinateAttention
 from foveal.layers.mixed_pooling import MixedPooling
 from foveal.layers.pyramid_pooling import PyramidPooling
 from foveal.layers.sandglass import SandglassBlock
+from foveal.layers.selective_integration import SelectiveIntegration
 from foveal.layers.strip_pooling import StripPooling
+from foveal.layers.task_adaptive_attention import TaskAdaptiveAttention
 from foveal.layers.triplet_attention import TripletAttention
 from foveal.names import unknown
 
@@ -24,8 +26,10 @@ __all__ = [
     "MixedPooling",
     "PyramidPooling",
     "SandglassBlock",
+    "SelectiveIntegration",
     "SqueezeExcite",
     "StripPooling",
+    "TaskAdaptiveAttention",
     "TripletAttention",
     "create_layer",
 ]

@@ -21,6 +21,7 @@ from foveal.models import (  # noqa: F401  (they register their networks)
     attention_efficientnet,
     attention_resnet,
     deeplabv3,
+    dfi,
     lraspp,
     mobilenext,
     spnet,
@@ -51,6 +52,7 @@ TASK_NETWORKS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
     "spnet": ("segment", spnet.spnet),
     "deeplabv3": ("segment", deeplabv3.deeplabv3),
     "lraspp": ("segment", lraspp.lraspp),
+    "dfi": ("dense", dfi.dfi),
 }
 
 

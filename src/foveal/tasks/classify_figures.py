@@ -152,10 +152,8 @@ def gate_canvas(x: Tensor, gates: Sequence[Gates], setup: "ClassifySetup") -> Ca
     """Return pictures beside their gates, a column per layer."""
     canvas = Canvas(figsize=(2.0 * (len(gates) + 1), 2.1 * len(x)), layout="constrained")
     cells = canvas.subplots(len(x), len(gates) + 1, squeeze=False)
-    mean = torch.tensor(setup.preprocess.mean).view(-1, 1, 1)
-    std = torch.tensor(setup.preprocess.std).view(-1, 1, 1)
     for row, sample in enumerate(x):
-        picture = (sample * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+        picture = setup.preprocess.picture(sample).permute(1, 2, 0).numpy()
         cells[row, 0].imshow(picture, cmap="gray")
         for column, gate in enumerate(gates, start=1):
             axes = cells[row, column]

@@ -146,9 +146,17 @@ class Setup(ABC):
 
 
 def normalization_of(model: nn.Module) -> dict[str, Any]:
-    """Return ``mean``, ``std`` and ``interpolation`` that a network wants, from ``default_cfg``."""
+    """Return what fields of :class:`Preprocess` a network's ``default_cfg`` tells.
+
+    They are ``mean``, ``std``, ``interpolation`` and ``channel_order``.
+    """
     cfg: Mapping[str, Any] = getattr(model, "default_cfg", {})
     mean, std = tuple(cfg.get("mean", IMAGENET_MEAN)), tuple(cfg.get("std", IMAGENET_STD))
     if getattr(model, "in_chans", 3) == 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
-    return {"mean": mean, "std": std, "interpolation": cfg.get("interpolation", "bilinear")}
+    return {
+        "mean": mean,
+        "std": std,
+        "interpolation": cfg.get("interpolation", "bilinear"),
+        "channel_order": cfg.get("channel_order", "rgb"),
+    }
