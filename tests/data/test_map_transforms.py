@@ -306,6 +306,18 @@ def test_grey_networks_and_tiny_pictures():
     assert int((targets["edge"] != -1).sum()) == 1
 
 
+def test_networks_that_want_blue_first_are_filled_with_their_mean():
+    pixels = np.full((4, 4, 3), (200, 100, 50), np.uint8)
+    preprocess = Preprocess(16, mean=(0.1, 0.5, 0.9), std=(1.0, 1.0, 1.0), channel_order="bgr")
+    transform = MapTrainTransform(preprocess, DenseAugmentConfig(**OFF), ["edge"])
+    x, targets = transform(Image.fromarray(pixels), {"edge": np.ones((4, 4), np.float32)})
+    inside = targets["edge"][0] == 1
+    assert int(inside.sum()) == 16
+    expected = torch.tensor([50, 100, 200]) / 255 - torch.tensor([0.1, 0.5, 0.9])
+    torch.testing.assert_close(x[:, inside].mean(1), expected, atol=1e-5, rtol=0)
+    assert x[:, ~inside].abs().max() <= 0.5 / 255 + 1e-6
+
+
 def test_an_empty_map_stays_empty():
     image, maps = sample(20, 20)
     _, targets = train(32, rotate=30)(image, {task: 0 * values for task, values in maps.items()})

@@ -78,7 +78,6 @@ class MapTrainTransform:
         self, preprocess: Preprocess, augment: DenseAugmentConfig, tasks: Sequence[str]
     ) -> None:
         self.preprocess, self.augment, self.tasks = preprocess, augment, tuple(tasks)
-        self.fill = tuple(round(255 * value) for value in preprocess.mean)
 
     def __call__(
         self, image: Image.Image, maps: Mapping[str, FloatMap]
@@ -86,7 +85,8 @@ class MapTrainTransform:
         """Return one augmented sample; draws from torch's global generator."""
         placing = _draw(image.size, self.preprocess.image_size, self.augment)
         picture = with_channels(image, self.preprocess.channels)
-        fill = self.fill if len(self.fill) > 1 else self.fill[0]
+        colour = self.preprocess.fill
+        fill = tuple(colour) if len(colour) > 1 else colour[0]
         mode = _RESAMPLING[self.preprocess.interpolation]
         x = self.preprocess.normalize(placing.resample(picture, mode, fill))
         inside = placing.inside()
