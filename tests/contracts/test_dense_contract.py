@@ -20,9 +20,9 @@ TASKS = ("saliency", "edge", "skeleton")
 # Settings that are a network of their own: they are tested as if they had a name.
 SETTINGS = {
     "dfi without selection": {"name": "dfi", "selected": None},
-    "dfi of strides 4 to 32": {
+    "dfi of strides 2 to 32": {
         "name": "dfi",
-        "backbone": "test_convnext",
+        "backbone": "test_efficientnet",
         "output_stride": 32,
         "backbone_args": {},
     },

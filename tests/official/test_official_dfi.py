@@ -13,6 +13,7 @@ from torch import nn
 from foveal import official
 from foveal.layers import SelectiveIntegration, TaskAdaptiveAttention
 from foveal.models import create_model
+from foveal.models.dfi import TASKS
 from foveal.models.dfi_decoder import Converter, DFIDecoder, Predictor
 from foveal.official import coordinate_attention, dfi, mobilenext, spnet, triplet_attention
 
@@ -205,7 +206,7 @@ def test_whole_networks_with_the_prefixes_of_training():
     with torch.no_grad():
         truth = reference.double()(x)
         ours = network(x, sides=True)
-    assert network.tasks == NAMES
+    assert network.tasks == TASKS
     for task, logits in zip(NAMES, truth, strict=True):
         expected = logits if task != "saliency" else logits[:1]
         torch.testing.assert_close(ours[task], expected, rtol=1e-8, atol=1e-9)

@@ -8,7 +8,7 @@ Source: Liu, Hou, Cheng 2020, arXiv:2004.08595 (IEEE TIP 2020), and the authors'
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -65,7 +65,7 @@ class DFI(nn.Module):
         self.backbone = backbone
         self.pyramid = pyramid
         self.decoder = decoder
-        self.tasks = tuple(decoder.predictors)
+        self.tasks = _checked(tuple(decoder.predictors), TASKS, "tasks")
         self.deep_supervision = _checked(deep_supervision, TASKS, "deep_supervision")
         self.frozen_norm = frozen_norm
         self.in_chans = in_chans
@@ -138,7 +138,7 @@ class DFI(nn.Module):
         wanted = self.tasks if tasks is None else _checked(tasks, self.tasks, "tasks")
         return self.decoder.gates(self.levels(x), wanted)
 
-    def train(self, mode: bool = True) -> "DFI":
+    def train(self, mode: bool = True) -> Self:
         """Set the mode, but for the backbone's BatchNorms where they are frozen."""
         super().train(mode)
         for norm in self._norms() if self.frozen_norm else ():
