@@ -11,6 +11,7 @@ import pytest
 from foveal.config import (
     ClassifyConfig,
     DataConfig,
+    DenseAugmentConfig,
     Insertion,
     SegmentAugmentConfig,
     SegmentConfig,
@@ -216,6 +217,19 @@ def test_milestones_that_mean_nothing(changes, message):
 def test_changes_of_pictures_with_masks_are_checked(fields, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         SegmentAugmentConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"min_scale": 1.3}, "augment.min_scale must be above 0 and at most augment.max_scale 1.2"),
+        ({"rotate": 181.0}, "augment.rotate must lie in [0, 180], not 181.0"),
+        ({"hflip": 1.5}, "augment.hflip must lie in [0, 1], not 1.5"),
+    ],
+)
+def test_wrong_changes_of_pictures_with_maps(fields, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        DenseAugmentConfig(**fields)
 
 
 def test_arguments_of_other_functions_are_plain_from_the_start():

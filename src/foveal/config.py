@@ -16,6 +16,9 @@ from foveal.names import unknown
 Scalar = int | float | bool | str | None
 Argument = int | float | bool | str | None | list[Scalar]
 
+DENSE_TASKS = ("saliency", "edge", "skeleton")
+"""What a dense network may tell of every pixel, in the order of every list of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -144,14 +147,35 @@ class SegmentAugmentConfig:
     hflip: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_scale <= self.max_scale:
-            raise ValueError(
-                "augment.min_scale must be above 0 and at most augment.max_scale "
-                f"{self.max_scale!r}, not {self.min_scale!r}"
-            )
+        _check_scales(self.min_scale, self.max_scale)
         _within("augment.rotate", self.rotate, 0, 180)
         for name in ("blur", "hflip"):
             _within(f"augment.{name}", getattr(self, name), 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseAugmentConfig:
+    """Random changes to training pictures and their maps, in this order, then a random crop.
+
+    The crop is ``data.image_size`` pixels wide. Where a changed picture does not reach, the
+    picture is filled with the mean and its maps have no label.
+
+    Attributes:
+        min_scale: smallest factor by which a picture is scaled.
+        max_scale: largest factor; 1 for both keeps the size.
+        rotate: largest angle of rotation, degrees, of every second picture; 0 is off.
+        hflip: probability of a left-right mirror image.
+    """
+
+    min_scale: float = 0.8
+    max_scale: float = 1.2
+    rotate: float = 10.0
+    hflip: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_scales(self.min_scale, self.max_scale)
+        _within("augment.rotate", self.rotate, 0, 180)
+        _within("augment.hflip", self.hflip, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -437,6 +461,13 @@ def _at_least(name: str, value: float, least: float) -> None:
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} must lie in [{low}, {high}], not {value!r}")
+
+
+def _check_scales(low: float, high: float) -> None:
+    if not 0 < low <= high:
+        raise ValueError(
+            f"augment.min_scale must be above 0 and at most augment.max_scale {high!r}, not {low!r}"
+        )
 
 
 def _check_parts(config: Any) -> None:

@@ -197,6 +197,42 @@ def test_pictures_with_masks_are_checked_and_shown(masked, tmp_path, capsys):
     assert "these pictures look like label masks" in alone
 
 
+def test_pictures_with_maps_are_checked_and_shown(masked, tmp_path, capsys):
+    sheet, flags = tmp_path / "sheet.png", ["--task", "dense", "--labels", "edge"]
+    for path in (masked / "masks").iterdir():
+        with Image.open(path) as mask:
+            pixels = np.asarray(mask)
+        Image.fromarray((pixels == 1).astype(np.uint8)).save(path)
+    assert main(["data", "check", str(masked), *flags, "--out", str(sheet)]) == 0
+    out = capsys.readouterr().out
+    assert "layout pairs, edge maps" in out
+    assert "share of positive pixels, and pictures without any" in out
+    assert sheet.exists()
+    sheet.unlink()
+    assert main(["data", "show", str(masked), *flags, "--split", "val", "--out", str(sheet)]) == 0
+    assert sheet.exists()
+    capsys.readouterr()
+    assert "say which maps are meant (--labels" in failing(
+        capsys, "data", "check", masked, "--task", "dense"
+    )
+    assert "unknown task 'edgy': did you mean 'edge'?" in failing(
+        capsys, "data", "check", masked, "--task", "dense", "--labels", "edgy"
+    )
+    assert "is read for its maps: leave out --multi_label" in failing(
+        capsys, "data", "check", masked, *flags, "--multi_label"
+    )
+    Image.new("L", (30, 25)).save(masked / "masks" / "3.png")
+    assert main(["data", "check", str(masked), *flags]) == 2
+    assert "sizes that differ: 1" in capsys.readouterr().out
+
+
+def test_a_layout_of_one_kind_of_maps_needs_no_flags(masked, tmp_path, capsys):
+    (masked / "masks").rename(masked / "ground_truth_mask")
+    masked.rename(tmp_path / "ECSSD")
+    assert main(["data", "check", str(tmp_path / "ECSSD")]) == 0
+    assert "layout saliency, saliency maps" in capsys.readouterr().out
+
+
 def test_scenes_are_checked_and_shown_with_their_masks(few_scenes, tmp_path, capsys):
     assert main(["data", "check", "scenes", "--task", "segment"]) == 0
     out = capsys.readouterr().out
@@ -209,6 +245,15 @@ def test_scenes_are_checked_and_shown_with_their_masks(few_scenes, tmp_path, cap
     assert "is not of `foveal train segment`" in failing(
         capsys, "data", "check", "fashion", "--task", "segment"
     )
+
+
+def test_scenes_are_checked_and_shown_with_their_maps(few_scenes, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    flags = ["--task", "dense", "--labels", "edge", "--domain", "night"]
+    assert main(["data", "check", "scenes", *flags]) == 0
+    assert "layout scenes, edge maps" in capsys.readouterr().out
+    assert main(["data", "show", "scenes", *flags, "--count", "2", "--out", str(sheet)]) == 0
+    assert sheet.stat().st_size > 1000
 
 
 def test_a_run_on_scenes_is_scored_on_another_domain(few_scenes, tmp_path, capsys):

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
+from foveal.data.scenes.drawn import DRAWN
 from foveal.data.scenes.plan import SPLITS, plan
 
 Painter = Callable[..., Path]
@@ -71,10 +73,41 @@ def paint_pairs(paint: Painter, paint_mask: Painter) -> Callable[..., None]:
 
 
 @pytest.fixture
+def write_edges(tmp_path: Path) -> Painter:
+    """Return a function that stores what annotators drew as BSDS500 does, each [H, W]."""
+
+    def save(name: str, *annotators) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cells = np.empty((1, len(annotators)), object)
+        for k, drawn in enumerate(annotators):
+            cells[0, k] = {"Segmentation": np.ones((8, 10), np.uint16), "Boundaries": drawn}
+        savemat(path, {"groundTruth": cells}, do_compression=True)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def write_skeleton(tmp_path: Path) -> Painter:
+    """Return a function that stores a skeleton [H, W] as SK-LARGE does."""
+
+    def save(name: str, drawn, **variables) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        savemat(path, {"symmetry": drawn, "edge": np.zeros_like(drawn), **variables})
+        return path
+
+    return save
+
+
+@pytest.fixture
 def few_scenes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make the built-in scenes few."""
     for split, count in {"train": 6, "val": 4, "test": 4}.items():
         monkeypatch.setitem(SPLITS, split, count)
+    monkeypatch.setattr(DRAWN, "_arrays", {})  # of other scenes with the same names
+    monkeypatch.setattr(DRAWN, "bytes", 0)
     plan.cache_clear()
     yield
     plan.cache_clear()

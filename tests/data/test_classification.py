@@ -89,7 +89,7 @@ def test_real_imagenet_samples_keep_imagenets_index(pack):
         ("coco-tiny", "the COCO layout: did you mean `foveal train detect`?"),
         ("BSDS500", "the BSDS500 layout: did you mean `foveal train dense`?"),
         ("skeleton-standin", "the SK-LARGE layout: did you mean `foveal train dense`?"),
-        ("saliency-standin", "the DUTS layout: did you mean `foveal train dense`?"),
+        ("saliency-standin", "the saliency layout: did you mean `foveal train dense`?"),
         ("CamVid/CamVid/trainannot", "label masks: did you mean `foveal train segment`"),
         ("mini-voc/VOCdevkit/VOC2012/SegmentationClass", "label masks: did you mean"),
         ("saliency-standin/DUTS-TR/DUTS-TR-Mask", "label masks: did you mean"),

@@ -23,6 +23,9 @@ def test_layouts_of_a_task_are_those_that_it_reads():
     assert sorted(layouts_of("segment")) == sorted(known)
     assert "coco" not in layouts_of("detect")
     assert {"fashion", "scenes", "csv", "imagefolder"} < {*layouts_of("classify")}
+    dense = ["scenes", "bsds500", "sk_large", "saliency", "pair_list", "pairs"]
+    assert sorted(layouts_of("dense")) == sorted(dense)
+    assert all(LAYOUTS[name].maps for name in dense)
 
 
 def test_nothing_there_names_the_nearest(tmp_path):
@@ -44,7 +47,9 @@ def test_empty_folder_flat_folder_and_other_file(paint, tmp_path):
     with pytest.raises(ValueError, match=r"flat: 2 pictures such as a\.jpg, but no class folders"):
         detect(tmp_path / "flat")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"notes\.txt: not a \.csv or \.h5 file, nor a folder"):
+    with pytest.raises(
+        ValueError, match=r"notes\.txt: not a \.csv, \.h5 or \.lst file, nor a folder"
+    ):
         detect(tmp_path / "notes.txt")
 
 

@@ -9,15 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
-from foveal.config import AugmentConfig, SegmentAugmentConfig
+from foveal.config import AugmentConfig, DenseAugmentConfig, SegmentAugmentConfig
+from foveal.data.joint import JointPictures
 from foveal.data.loading import (
+    TransformedMaps,
     TransformedMasks,
     TransformedPictures,
     leave_out_damaged,
+    leave_out_damaged_maps,
     leave_out_damaged_masks,
     make_loader,
     probe_all,
 )
+from foveal.data.map_transforms import MapTrainTransform, WholeMaps
+from foveal.data.maps import Truth
 from foveal.data.mask_transforms import MaskTrainTransform, WholePicture
 from foveal.data.pictures import DamagedPictureError
 from foveal.data.sampling import BatchSampler
@@ -199,6 +204,69 @@ def test_whole_pictures_of_different_sizes_stay_apart():
     assert [tuple(x.shape) for x in pictures] == [(3, 12, 16), (3, 16, 12)]
     assert [tuple(target.shape) for target in targets] == [(12, 16), (16, 12)]
     assert (index.tolist(), last.tolist(), len(rest)) == ([0, 1], [2], 1)
+
+
+class NoiseWithMaps(Noise):
+    """Random pictures whose maps are their green channel."""
+
+    def load(self, index):
+        return super().load(index), self.truth(index).map
+
+    def truth(self, index):
+        return Truth.of_one(self.arrays[index][..., 1].astype(np.float32) / 255, "L")
+
+    def probe(self, index):
+        Noise.load(self, index)
+
+
+def with_maps(seed=0, **options):
+    joint = JointPictures([{"edge": NoiseWithMaps(**options)}, {"saliency": NoiseWithMaps()}])
+    transform = MapTrainTransform(Preprocess(8), DenseAugmentConfig(), joint.tasks)
+    return TransformedMaps(joint, transform, seed)
+
+
+def test_a_sample_with_its_maps_depends_on_seed_epoch_and_index_only():
+    data = with_maps()
+    x, targets, index = data[(2, 5)]
+    data[(0, 1)]
+    torch.rand(7)
+    again = data[(2, 5)]
+    assert torch.equal(again[0], x)
+    assert all(torch.equal(again[1][task], targets[task]) for task in ("saliency", "edge"))
+    assert not torch.equal(data[(3, 5)][1]["edge"], targets["edge"])
+    assert not torch.equal(with_maps(seed=1)[(2, 5)][1]["edge"], targets["edge"])
+    assert index == 5
+    assert len(data) == 20
+
+
+def test_batches_of_maps_have_every_task_and_damage_is_raised_as_it_was_said():
+    loader = make_loader(with_maps(), BatchSampler(20, 4, shuffle=True), workers=0)
+    x, targets, index = next(iter(loader))
+    assert x.shape == (4, 3, 8, 8)
+    assert {task: tuple(t.shape) for task, t in targets.items()} == dict.fromkeys(
+        ("saliency", "edge"), (4, 1, 8, 8)
+    )
+    for k, place in enumerate(index.tolist()):
+        assert (targets["saliency" if place < 10 else "edge"][k] == -1).all()
+    damaged = with_maps(damaged=(3,))
+    with pytest.raises(DamagedPictureError, match=r"^noise/3\.png: truncated$"):
+        list(make_loader(damaged, BatchSampler(20, 4, shuffle=False), workers=0))
+    with pytest.raises(ValueError, match=r"^noise/3\.png: truncated \(1 of 20 pictures will not"):
+        probe_all(damaged.pictures)
+    sound = leave_out_damaged_maps(damaged.pictures)
+    assert sound.damaged == ("noise/3.png: truncated",)
+    assert sound.pictures.sizes == (9, 10)
+    assert sound.pictures.name(3) == "noise/4.png"
+
+
+def test_whole_pictures_with_maps_may_stay_apart():
+    joint = JointPictures([{"edge": NoiseWithMaps()}])
+    dataset = TransformedMaps(joint, WholeMaps(Preprocess(8), ("edge", "skeleton")))
+    loader = make_loader(dataset, BatchSampler(10, 2, shuffle=False), workers=0, stacked=False)
+    pictures, targets, index = next(iter(loader))
+    assert [tuple(x.shape) for x in pictures] == [(3, 12, 16)] * 2
+    assert [tuple(target["edge"].shape) for target in targets] == [(1, 12, 16)] * 2
+    assert index.tolist() == [0, 1]
 
 
 def test_a_reading_process_heeds_the_training_process_only():

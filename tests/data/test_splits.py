@@ -3,11 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foveal.data.maps import FoundMaps, MapFiles
 from foveal.data.masks import FoundMasks, MaskFiles, label_table
 from foveal.data.parts import Found, PictureArray
 from foveal.data.splits import (
     class_counts,
     class_problems,
+    make_map_splits,
     make_mask_splits,
     make_splits,
     require_classes,
@@ -186,3 +188,29 @@ def test_too_few_pictures_with_masks():
         make_mask_splits(found_masks(all=2), 0.1, 0.1, seed=0)
     splits, _ = make_mask_splits(found_masks(all=3), 0.1, 0.1, seed=0)
     assert {s: len(p) for s, p in splits.items()} == {"train": 1, "val": 1, "test": 1}
+
+
+def found_maps(stems, folders, **options) -> FoundMaps:
+    pairs = [(f"{folder}/{k:02}.jpg", f"{folder}/{k:02}.png") for folder in folders for k in stems]
+    part = MapFiles(Path("data"), pairs)
+    return FoundMaps(root="data", parts={"all": part}, origins={"all": "list"}, **options)
+
+
+def test_pictures_with_maps_are_drawn_as_those_with_masks():
+    splits, _ = make_map_splits(found_maps(range(70), ["all"]), 0.25, 0.1, seed=4)
+    masked, _ = make_mask_splits(found_masks(all=70), 0.25, 0.1, seed=4)
+    for split in ("train", "val", "test"):
+        assert names(splits[split]) == names(masked[split])
+
+
+def test_changed_copies_of_a_picture_stay_together():
+    folders = ["0", "90", "180", "270"]
+    splits, _ = make_map_splits(found_maps(range(20), folders, copies=True), 0.2, 0.1, seed=0)
+    assert {s: len(p) for s, p in splits.items()} == {"train": 56, "val": 16, "test": 8}
+    stems = [{Path(name).stem for name in names(p)} for p in splits.values()]
+    assert [len(found) for found in stems] == [14, 4, 2]
+    # Pictures that are no copies of each other are drawn one by one.
+    apart, _ = make_map_splits(found_maps(range(20), folders), 0.2, 0.1, seed=0)
+    assert len({Path(name).stem for name in names(apart["val"])}) > 4
+    with pytest.raises(ValueError, match=r"^data: there are too few pictures for the splits"):
+        make_map_splits(found_maps([1], folders, copies=True), 0.2, 0.1, seed=0)

@@ -9,9 +9,10 @@ from foveal.cli.parser import CommandParser
 
 if TYPE_CHECKING:
     from foveal.data.check import DataReport
+    from foveal.data.check_maps import MapReport
     from foveal.data.check_masks import MaskReport
 
-TASKS = ("classify", "segment")
+TASKS = ("classify", "segment", "dense")
 """Tasks whose data can be looked at."""
 
 
@@ -26,7 +27,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         choices=TASKS,
         help="for which the data are read; else the one that the layout is made for",
     )
-    parser.add_argument("--labels", help="which labels, where the layout has several sets")
+    parser.add_argument(
+        "--labels",
+        help="which labels, where the layout has several; for dense saliency, edge or skeleton",
+    )
     parser.add_argument("--domain", help="which domain, where the layout has several")
     parser.add_argument("--multi_label", action="store_true")
 
@@ -69,7 +73,7 @@ def task_meant(args: argparse.Namespace) -> str:
     """Return the task for which the data are meant, such as ``segment``.
 
     Raises:
-        ValueError: several labels of a picture were asked for where the data have masks.
+        ValueError: several labels of a picture were asked for where the data have masks or maps.
     """
     from foveal.data.layouts import LAYOUTS, detect
 
@@ -80,16 +84,22 @@ def task_meant(args: argparse.Namespace) -> str:
     # A layout that cannot be looked at gets its sentence from the reader of classification.
     made_for = "classify" if row is None or row.read is None else row.task
     task: str = args.task or (made_for if made_for in TASKS else "classify")
-    if task == "segment" and args.multi_label:
-        raise ValueError(f"{args.root}: is read for its masks: leave out --multi_label")
+    if task != "classify" and args.multi_label:
+        what = "masks" if task == "segment" else "maps"
+        raise ValueError(f"{args.root}: is read for its {what}: leave out --multi_label")
     return task
 
 
 def _check(
     args: argparse.Namespace, progress: Callable[[int, int], None]
-) -> "DataReport | MaskReport":
+) -> "DataReport | MaskReport | MapReport":
     root, layout = root_and_layout(args)
-    if task_meant(args) == "segment":
+    task = task_meant(args)
+    if task == "dense":
+        from foveal.data.check_maps import check_dense
+
+        return check_dense(root, layout, task=args.labels, domain=args.domain, progress=progress)
+    if task == "segment":
         from foveal.data.check_masks import check_segmentation
 
         return check_segmentation(

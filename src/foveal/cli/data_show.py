@@ -16,7 +16,7 @@ def run(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = CommandParser(
         prog="foveal data show",
-        description="Draw pictures with their classes or masks; of scenes, all labels and domains.",
+        description="Draw pictures with their classes, masks or maps; of scenes, all labels.",
     )
     add_data_arguments(parser)
     parser.add_argument("--split", default="train", choices=["train", "val", "test"])
@@ -43,7 +43,14 @@ def write_contact_sheet(args: argparse.Namespace) -> None:
 def _draw(args: argparse.Namespace) -> "Figure":
     root, layout = root_and_layout(args)
     options = {name: getattr(args, name) for name in ("split", "count", "seed") if name in args}
-    if task_meant(args) == "segment":
+    task = task_meant(args)
+    if task == "dense":
+        from foveal.data.dense import read_dense
+        from foveal.data.map_sheet import map_sheet
+
+        mapped = read_dense(root, layout, task=args.labels, domain=args.domain)
+        return map_sheet(mapped, **options)
+    if task == "segment":
         from foveal.data.mask_sheet import mask_sheet
         from foveal.data.segmentation import read_segmentation
 

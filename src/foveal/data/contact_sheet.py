@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveal.data.classification import ClassificationData
+from foveal.data.dense import DenseData
 from foveal.data.label_pictures import overlay
 from foveal.data.palette import voc_palette
 from foveal.data.parts import StoredPictures
@@ -67,7 +68,7 @@ def contact_sheet(
 
 
 def draw_indices(
-    data: ClassificationData | SegmentationData, split: str, count: int, seed: int
+    data: ClassificationData | SegmentationData | DenseData, split: str, count: int, seed: int
 ) -> list[int]:
     """Return the indices of at most ``count`` pictures of a split, drawn without repetition.
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from foveal.config import DENSE_TASKS
 from foveal.data import (
     ade20k,
     aircraft,
+    bsds500,
     camvid,
     cars,
     cifar,
@@ -22,12 +24,17 @@ from foveal.data import (
     idx,
     imagefolder,
     other_tasks,
+    pair_list,
+    pair_maps,
     pairs,
+    saliency,
     scenes,
+    sk_large,
     usps,
     voc,
 )
 from foveal.data.imagefolder import subfolders
+from foveal.data.maps import FoundMaps
 from foveal.data.masks import FoundMasks
 from foveal.data.parts import Found
 from foveal.data.pictures import list_pictures
@@ -49,24 +56,27 @@ class Layout:
         multi_label: whether a picture may show several classes; ``read`` then takes
             ``multi_label``.
         domains: names of its domains, where it has several; ``read`` then takes ``domain``.
+        maps: what ``dense`` can learn from it; where that is more than one thing, the reader takes
+            ``task``.
         also: further tasks that can use it, each with its reader.
     """
 
     title: str
     task: str
     detect: Callable[[Path], bool] | None
-    read: Callable[..., Found | FoundMasks] | None = None
+    read: Callable[..., Found | FoundMasks | FoundMaps] | None = None
     built_in: bool = False
     labels: tuple[str, ...] = ()
     multi_label: bool = False
     domains: tuple[str, ...] = ()
-    also: Mapping[str, Callable[..., Found | FoundMasks]] = field(default_factory=dict)
+    maps: tuple[str, ...] = ()
+    also: Mapping[str, Callable[..., Found | FoundMasks | FoundMaps]] = field(default_factory=dict)
 
     def serves(self, task: str) -> bool:
         """Return whether the layout is one of a task's, even if it cannot be read."""
         return task == self.task or task in self.also
 
-    def reader(self, task: str) -> Callable[..., Found | FoundMasks] | None:
+    def reader(self, task: str) -> Callable[..., Found | FoundMasks | FoundMaps] | None:
         """Return what reads the layout for a task, if anything does."""
         return self.read if task == self.task else self.also.get(task)
 
@@ -110,7 +120,8 @@ LAYOUTS: dict[str, Layout] = {
         labels=scenes.LABELS,
         multi_label=True,
         domains=tuple(scenes.DOMAINS),
-        also={"segment": scenes.read_masks},
+        maps=DENSE_TASKS,
+        also={"segment": scenes.read_masks, "dense": scenes.read_maps},
     ),
     "cifar": Layout("CIFAR", "classify", cifar.detect, cifar.read, labels=cifar.LABELS),
     "idx": Layout("MNIST", "classify", idx.detect, idx.read),
@@ -130,11 +141,21 @@ LAYOUTS: dict[str, Layout] = {
     "camvid": Layout("CamVid", "segment", camvid.detect, camvid.read),
     "cityscapes": Layout("Cityscapes", "segment", cityscapes.detect, cityscapes.read),
     "ade20k": Layout("ADE20K", "segment", ade20k.detect, ade20k.read),
-    "bsds500": Layout("BSDS500", "dense", other_tasks.is_bsds500),
-    "sk_large": Layout("SK-LARGE", "dense", other_tasks.is_sk_large),
+    "bsds500": Layout("BSDS500", "dense", bsds500.detect, bsds500.read, maps=("edge",)),
+    "sk_large": Layout("SK-LARGE", "dense", sk_large.detect, sk_large.read, maps=("skeleton",)),
     "yolo": Layout("YOLO", "detect", other_tasks.is_yolo),
-    "saliency": Layout("DUTS", "dense", other_tasks.is_saliency),
-    "pairs": Layout("image-and-mask", "segment", pairs.detect, pairs.read),
+    "saliency": Layout("saliency", "dense", saliency.detect, saliency.read, maps=("saliency",)),
+    "pair_list": Layout(
+        "list-of-pairs", "dense", pair_list.detect, pair_list.read, maps=DENSE_TASKS
+    ),
+    "pairs": Layout(
+        "image-and-mask",
+        "segment",
+        pair_maps.detect,
+        pairs.read,
+        maps=DENSE_TASKS,
+        also={"dense": pair_maps.read},
+    ),
     "domains": Layout("several domains", "adapt", other_tasks.is_domains),
     "csv": Layout("CSV", "classify", csv_labels.detect, csv_labels.read, multi_label=True),
     "masks": Layout("label masks", "segment", other_tasks.is_masks),
@@ -145,7 +166,7 @@ LAYOUTS: dict[str, Layout] = {
 _WITH_FILES = ("cifar", "idx", "usps", "cub", "cars", "aircraft", "flowers")
 
 # The root may be a file.
-_FILES = ("csv", "usps")
+_FILES = ("csv", "usps", "pair_list")
 
 
 def layouts_of(task: str) -> list[str]:
@@ -263,7 +284,7 @@ def wrong_task(root: Path, name: str) -> str:
 
 def _is(name: str, root: Path) -> bool:
     row = LAYOUTS[name]
-    if row.detect is None or (root.is_file() and row.task != "classify"):
+    if row.detect is None or (root.is_file() and name not in _FILES):
         return False
     return row.detect(root)
 
@@ -289,7 +310,7 @@ def _deepest(root: Path) -> Path:
 
 def _what_is_there(root: Path) -> str:
     if root.is_file():
-        return "not a .csv or .h5 file, nor a folder"
+        return "not a .csv, .h5 or .lst file, nor a folder"
     flat = list_pictures(root)
     if flat:
         return (

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -14,25 +14,28 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from foveal.data.joint import JointPictures
+from foveal.data.maps import FloatMap
 from foveal.data.masks import ChosenMasks, LabelMap, MaskedPictures
 from foveal.data.parts import ChosenPictures, Pictures, StoredPictures
 from foveal.data.pictures import DamagedPictureError
-from foveal.data.sampling import BatchSampler, derive_seed
+from foveal.data.sampling import BatchSampler, MixedBatchSampler, derive_seed
 
 Batch = tuple[Tensor, Tensor, Tensor]
+DenseBatch = tuple[Tensor, dict[str, Tensor], Tensor]
 
 
-class _Samples(Dataset[Batch]):
+class _Samples(Dataset[Any]):
     """Samples whose randomness is fixed by (seed, epoch, index)."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def _sample(self, index: int) -> tuple[Tensor, Tensor]:
+    def _sample(self, index: int) -> tuple[Tensor, Any]:
         """Return (x, target) of a picture; draws from torch's global generator."""
         raise NotImplementedError
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Any, Tensor]:
         epoch, index = key
         # The state is put back: with workers=0 this is the training process, whose own random
         # numbers must not depend on who read the pictures.
@@ -41,7 +44,7 @@ class _Samples(Dataset[Batch]):
             x, target = self._sample(index)
         return x, target, torch.tensor(index)
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Batch] | DamagedPictureError:
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Any] | DamagedPictureError:
         """Return the samples of one batch, or the complaint about a picture that is damaged.
 
         A complaint is returned, not raised: the loader would wrap an exception of a worker process
@@ -108,7 +111,38 @@ class TransformedMasks(_Samples):
         return self.transform(*self.pictures.load(index))
 
 
-class PictureLoader(DataLoader[Batch]):
+class TransformedMaps(_Samples):
+    """Pictures and their maps as tensors, randomness fixed by (seed, epoch, index).
+
+    Args:
+        pictures: one split of one or several sets.
+        transform: makes (x, targets) from a picture and its maps by task; may draw from torch's
+            global generator.
+        seed: seed of the run.
+
+    Shape:
+        item: (x float32 [C, H, W], task → float32 [1, H, W], index int64 []).
+    """
+
+    def __init__(
+        self,
+        pictures: JointPictures,
+        transform: Callable[
+            [Image.Image, Mapping[str, FloatMap]], tuple[Tensor, dict[str, Tensor]]
+        ],
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed)
+        self.pictures, self.transform = pictures, transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def _sample(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.transform(*self.pictures.load(index))
+
+
+class PictureLoader(DataLoader[Any]):
     """A DataLoader that raises what its worker processes complain about, as they said it."""
 
     def __iter__(self) -> Any:
@@ -135,8 +169,8 @@ def _collate_apart(samples: Any) -> Any:
 
 
 def make_loader(
-    dataset: TransformedPictures | TransformedMasks,
-    batches: BatchSampler,
+    dataset: TransformedPictures | TransformedMasks | TransformedMaps,
+    batches: BatchSampler | MixedBatchSampler,
     *,
     workers: int,
     pin_memory: bool = False,
@@ -263,6 +297,21 @@ def leave_out_damaged_masks(
         ValueError: not one picture opens and fits its mask.
     """
     return _sound(pictures, progress, ChosenMasks)
+
+
+def leave_out_damaged_maps(
+    pictures: JointPictures, progress: Callable[[int, int], None] | None = None
+) -> SoundPictures[JointPictures]:
+    """Decode every picture and all its maps once and keep those that open and fit.
+
+    Args:
+        pictures: one split.
+        progress: called with (done, total) after each picture.
+
+    Raises:
+        ValueError: not one picture opens and fits its maps.
+    """
+    return _sound(pictures, progress, JointPictures.choose)
 
 
 def _sound(

@@ -26,30 +26,12 @@ def is_coco(root: Path) -> bool:
     return any((root / "annotations").glob("*.json"))
 
 
-def is_bsds500(root: Path) -> bool:
-    """BSDS500: ``images`` and ``groundTruth``, whose .mat files hold ``groundTruth``."""
-    return _truth_variable(root) == "groundTruth" or _truth_variable(root / "data") == "groundTruth"
-
-
-def is_sk_large(root: Path) -> bool:
-    """SK-LARGE and relatives: ``images`` and ``groundTruth``, .mat files with ``symmetry``."""
-    return _truth_variable(root) == "symmetry"
-
-
 def is_yolo(root: Path) -> bool:
     """YOLO: ``images`` and ``labels`` with .txt files, in the folder or in each split's."""
     return any(
         _has(folder, "images", "labels")
         and any(path.suffix == ".txt" for path in walk(folder / "labels"))
         for folder in _with_splits(root)
-    )
-
-
-def is_saliency(root: Path) -> bool:
-    """DUTS: ``DUTS-TR/DUTS-TR-Image`` and ``DUTS-TR/DUTS-TR-Mask``, or either of its halves."""
-    return any(
-        _has(folder, f"{folder.name}-Image", f"{folder.name}-Mask")
-        for folder in (root.resolve(), *subfolders(root))
     )
 
 
@@ -96,23 +78,6 @@ def _spread(paths: list[Path], most: int) -> list[Path]:
 
 def _has(root: Path, *folders: str) -> bool:
     return all((root / folder).is_dir() for folder in folders)
-
-
-def _truth_variable(root: Path) -> str | None:
-    """Return the first variable of the first .mat file under ``groundTruth``."""
-    if not _has(root, "images", "groundTruth"):
-        return None
-    path = next((p for p in walk(root / "groundTruth") if p.suffix == ".mat"), None)
-    if path is None:
-        return None
-    from scipy.io import whosmat
-
-    try:
-        return next(
-            (name for name, *_ in whosmat(path) if name in ("groundTruth", "symmetry")), None
-        )
-    except (OSError, TypeError, ValueError):  # not a .mat file after all
-        return None
 
 
 def _class_names(domain: Path) -> set[str]:

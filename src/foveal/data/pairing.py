@@ -1,9 +1,9 @@
-"""Finding the mask of each picture: by equal stems, or by lists of pairs; those without one named.
+"""Finding the mask or map of each picture, by equal stems or lists; those without one are named.
 
 A stem is a path below the folder without its suffix: ``berlin/0001`` of ``berlin/0001.png``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -19,24 +19,35 @@ class Paired:
         pairs: (picture, mask), relative to the root.
         problems: a sentence for each picture or mask without partner.
         ignored: files that are no pictures.
+        partner: what a picture's partner is called in messages.
     """
 
     pairs: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    partner: str = "mask"
 
 
-def pair_folders(root: Path, pictures: Path, masks: Path) -> Paired:
+def pair_folders(
+    root: Path,
+    pictures: Path,
+    masks: Path,
+    *,
+    partner: str = "mask",
+    is_partner: Callable[[str], bool] = is_picture_name,
+) -> Paired:
     """Pair the pictures of two folders and their subfolders by equal stems, in sorted order.
 
     Args:
         root: folder that both are below.
         pictures: folder of the pictures.
         masks: folder of the masks; there need not be one.
+        partner: what the masks are called in messages.
+        is_partner: whether a file of the masks' folder, by its name, is a mask.
     """
-    paired = Paired()
-    by_stem, masks_by_stem = (_by_stem(folder, paired) for folder in (pictures, masks))
-    pair_stems(root, by_stem, masks_by_stem, (pictures, masks), paired)
+    paired = Paired(partner=partner)
+    by_stem = _by_stem(pictures, paired, is_picture_name)
+    pair_stems(root, by_stem, _by_stem(masks, paired, is_partner), (pictures, masks), paired)
     return paired
 
 
@@ -59,7 +70,8 @@ def pair_stems(
     for stem in sorted({*pictures, *masks}):
         if stem not in masks:
             paired.problems.append(
-                f"{printable(pictures[stem])}: there is no mask {printable(stem)} in {folders[1]}"
+                f"{printable(pictures[stem])}: there is no {paired.partner} {printable(stem)} in "
+                f"{folders[1]}"
             )
         elif stem not in pictures:
             paired.problems.append(
@@ -106,16 +118,16 @@ def require_files(root: Path, source: Path, paired: Paired) -> None:
         if missing is None:
             complete.append(pair)
         else:
-            kind = "picture" if missing == pair[0] else "mask"
+            kind = "picture" if missing == pair[0] else paired.partner
             paired.problems.append(f"{source}: there is no {kind} {printable(root / missing)}")
     paired.pairs = complete
 
 
-def _by_stem(folder: Path, paired: Paired) -> dict[str, Path]:
+def _by_stem(folder: Path, paired: Paired, is_wanted: Callable[[str], bool]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in walk(folder) if folder.is_dir() else ():
         stem = str(path.relative_to(folder).with_suffix(""))
-        if not is_picture_name(path.name):
+        if not is_wanted(path.name):
             paired.ignored.append(str(path))
         elif stem in found:
             paired.problems.append(

@@ -1,12 +1,10 @@
 """A folder of pictures beside a folder of masks with equal stems."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveal.data.imagefolder import subfolders
 from foveal.data.lists import read_names
 from foveal.data.masks import (
     IGNORED,
@@ -16,29 +14,18 @@ from foveal.data.masks import (
     decode_mask,
     label_table,
 )
+from foveal.data.paired_folders import MASK_WORDS, elsewhere, find_folders, has_folders
 from foveal.data.pairing import Paired, pair_folders
 from foveal.data.palette import voc_palette
-from foveal.data.pictures import DamagedPictureError, walk
-from foveal.data.splits import SPLITS, split_called
+from foveal.data.pictures import DamagedPictureError
 
-# What the names of the two folders begin or end with, in lower case, without "_" and "-".
-_IMAGE_WORDS = ("image", "images", "img", "imgs", "pictures", "photos")
-_MASK_WORDS = ("mask", "masks", "gt", "gts", "groundtruth", "label", "labels", "annotations")
 _NAMES = "classes.txt"
 _LOOKED_AT = 16  # masks, where the names of the classes are given
 
 
-class _Both(NamedTuple):
-    """A folder of pictures and one of masks, and what both names have beside the words."""
-
-    images: Path
-    masks: Path
-    rest: str = ""
-
-
 def detect(root: Path) -> bool:
     """Return whether a folder of pictures lies beside one of masks, here or in a split's folder."""
-    return any(_candidates(folder) for folder in (root, *_split_folders(root).values()))
+    return has_folders(root, MASK_WORDS)
 
 
 def read(root: Path) -> FoundMasks:
@@ -54,7 +41,7 @@ def read(root: Path) -> FoundMasks:
         ValueError: no folder, or several, of pictures or masks; no pairs; masks that are none or
             that show fewer than two classes.
     """
-    folders = _folders(root)
+    folders = find_folders(root, MASK_WORDS, "masks")
     paired = {split: pair_folders(root, both.images, both.masks) for split, both in folders.items()}
     if not any(part.pairs for part in paired.values()):
         problems = [problem for part in paired.values() for problem in part.problems]
@@ -64,7 +51,7 @@ def read(root: Path) -> FoundMasks:
     for split, part in paired.items():
         if part.pairs:
             parts[split] = MaskFiles(root, part.pairs, label_table(range(len(classes))))
-            origins[split] = _origin(root, folders[split])
+            origins[split] = folders[split].origin(root)
     return FoundMasks(
         root=str(root),
         classes=classes,
@@ -75,80 +62,9 @@ def read(root: Path) -> FoundMasks:
         notes=notes,
         ignored=(
             *(p for part in paired.values() for p in part.ignored),
-            *_elsewhere(root, {folder for both in folders.values() for folder in both[:2]}),
+            *(str(path) for path in elsewhere(root, folders.values()) if path != root / _NAMES),
         ),
     )
-
-
-def _elsewhere(root: Path, folders: set[Path]) -> list[str]:
-    """Return the files that lie outside of the folders of pictures and masks."""
-    return [
-        str(path)
-        for path in walk(root)
-        if folders.isdisjoint(path.parents) and path != root / _NAMES
-    ]
-
-
-def _split_folders(root: Path) -> dict[str, Path]:
-    """Return the folders called after splits, training first."""
-    found = {split_called(folder.name): folder for folder in reversed(subfolders(root))}
-    return {split: found[split] for split in SPLITS if split in found}
-
-
-def _candidates(root: Path) -> list[_Both]:
-    """Return the folders of pictures and masks in a folder that may belong together."""
-    images, masks = (
-        {folder: rest for folder in subfolders(root) if (rest := _rest(folder, words)) is not None}
-        for words in (_IMAGE_WORDS, _MASK_WORDS)
-    )
-    pairs = [_Both(i, m, images[i]) for i in images for m in masks if images[i] == masks[m]]
-    if not pairs and len(images) == len(masks) == 1:
-        pairs = [_Both(next(iter(images)), next(iter(masks)))]
-    return pairs
-
-
-def _rest(folder: Path, words: tuple[str, ...]) -> str | None:
-    """Return what a folder's name has beside one of the words: ``train`` of ``train_images``."""
-    parts = folder.name.lower().replace("-", "_").split("_")
-    if "".join(parts) in words:
-        return ""
-    if parts[-1] in words:
-        return "_".join(parts[:-1])
-    return "_".join(parts[1:]) if parts[0] in words else None
-
-
-def _folders(root: Path) -> dict[str, _Both]:
-    """Return the folders of pictures and masks of each split, or of ``all``."""
-    inside = {
-        split: folder for split, folder in _split_folders(root).items() if _candidates(folder)
-    }
-    if inside:
-        return {split: _only(folder, _candidates(folder)) for split, folder in inside.items()}
-    beside = _candidates(root)
-    named = {split: [b for b in beside if split_called(b.rest) == split] for split in SPLITS}
-    if any(named.values()):
-        return {split: _only(root, pairs) for split, pairs in named.items() if pairs}
-    both = _only(root, beside)
-    images, masks = _split_folders(both.images), _split_folders(both.masks)
-    divided = {s: _Both(images[s], masks[s]) for s in SPLITS if s in images and s in masks}
-    return divided or {"all": both}
-
-
-def _only(folder: Path, pairs: list[_Both]) -> _Both:
-    """Return the one pair of folders whose names have nothing beside the words, or the only one."""
-    if not pairs:
-        raise ValueError(
-            f"{folder}: there is no folder of pictures such as images/ beside one of masks such as "
-            "masks/"
-        )
-    chosen = [both for both in pairs if not both.rest] or pairs
-    if len(chosen) > 1:
-        names = ", ".join(f"{both.images.name}/ with {both.masks.name}/" for both in chosen)
-        raise ValueError(
-            f"{folder}: which masks belong to which pictures? There are {names}: only one pair of "
-            "folders may be called so"
-        )
-    return chosen[0]
 
 
 def _classes(root: Path, paired: dict[str, Paired]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -211,7 +127,3 @@ def _require_two(
         f"{root}: {who} {len(names) or 'no'} class{'es' if not names else ''}, where segmentation "
         f"needs at least two{hint}"
     )
-
-
-def _origin(root: Path, both: _Both) -> str:
-    return f"folders {both.images.relative_to(root)}/ and {both.masks.relative_to(root)}/"

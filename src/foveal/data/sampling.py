@@ -1,4 +1,4 @@
-"""Which pictures form which batch: the only sampler of the library.
+"""Which pictures form which batch: the only samplers of the library.
 
 The order of an epoch depends on (seed, epoch), a sample's random numbers on (seed, epoch, index),
 a training step's on (seed, epoch, batch, rank). Nothing depends on how far a worker process got,
@@ -7,10 +7,11 @@ so a run can stop after any batch and go on with the same batches, whatever the 
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 
@@ -102,3 +103,119 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
             number = batch * self.world_size + self.rank
             begin = (number if self.shuffle else number % self._batches) * self.batch_size
             yield [(epoch, int(index)) for index in order[begin : begin + self.batch_size]]
+
+
+class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Training batches of (epoch, index) pairs drawn from several sets with given ratios.
+
+    The sets lie one after the other: indices of the second begin at the size of the first. Each
+    step, of all processes together, holds the sets in their ratios: exactly where these give whole
+    numbers of pictures, else by turns a picture more or less, so that the sums come out right.
+    Each process gets its part of every set.
+
+    An epoch draws as many pictures as all sets have together, less an incomplete last step. So a
+    set may give some of its pictures to an epoch, or all of them several times; it gives each one
+    before any comes again, across the ends of epochs, and every time in a new order. (Reading all
+    lists in step, each modulo its length, would repeat short lists in a fixed alignment.)
+
+    Args:
+        sizes: number of pictures of each set.
+        batch_size: pictures per batch and process.
+        ratios: of the sets, any positive numbers; None: all equal.
+        seed: seed of the run.
+        rank: number of this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: ``batch_size`` below 1, too few pictures to give each process one, an empty set,
+            or ratios that are not one positive number for each set.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        batch_size: int,
+        *,
+        ratios: Sequence[float] | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"the batch size must be at least 1, not {batch_size}")
+        if not sizes or min(sizes) < 1:
+            raise ValueError(f"each set needs at least one picture, not {list(sizes)}")
+        total = sum(sizes)
+        if total < world_size:
+            raise ValueError(f"{total} pictures are too few for {world_size} process(es)")
+        ratios = [1.0] * len(sizes) if ratios is None else ratios
+        if len(ratios) != len(sizes) or not all(0 < ratio < math.inf for ratio in ratios):
+            raise ValueError(
+                f"ratios must be {len(sizes)} positive numbers, one for each set, not "
+                f"{list(ratios)}"
+            )
+        self.sizes, self.seed = tuple(sizes), seed
+        self.rank, self.world_size = rank, world_size
+        self.batch_size = min(batch_size, total // world_size)
+        self.epoch = 0
+        self.start = 0
+        steps = total // (self.batch_size * world_size)
+        self._turns = _turns(ratios, steps * self.batch_size * world_size)
+        self._starts = np.cumsum([0, *sizes[:-1]])
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch, and the batch of it with which the next iteration begins."""
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        """Return the number of batches of a whole epoch in this process."""
+        return len(self._turns) // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield the batches from ``start`` to the end of the epoch."""
+        order = np.empty(len(self._turns), np.int64)
+        for number in range(len(self.sizes)):
+            places = np.flatnonzero(self._turns == number)
+            order[places] = self._starts[number] + self._drawn(number, len(places))
+        epoch, first = self.epoch, self.start
+        step = self.batch_size * self.world_size
+        for batch in range(first, len(self)):
+            part = slice(batch * step, (batch + 1) * step)
+            # Set by set, then dealt like cards: each process gets its part of every set. Who
+            # begins changes, or one process would always have the first set's odd picture.
+            dealt = order[part][np.argsort(self._turns[part], kind="stable")]
+            own = (self.rank + batch) % self.world_size
+            yield [(epoch, int(index)) for index in dealt[own :: self.world_size]]
+
+    def _drawn(self, number: int, count: int) -> NDArray[np.int64]:
+        """Return the places in a set of its pictures in this epoch, [count].
+
+        A set's pictures are an endless row of permutations, of which each epoch takes the next.
+        """
+        size = self.sizes[number]
+        first = self.epoch * count
+        rounds = range(first // size, -(-(first + count) // size))
+        row = [
+            np.random.Generator(np.random.PCG64(derive_seed(self.seed, number, k))).permutation(
+                size
+            )
+            for k in rounds
+        ]
+        begin = first - rounds.start * size
+        return np.concatenate([np.empty(0, np.int64), *row])[begin : begin + count]
+
+
+def _turns(ratios: Sequence[float], count: int) -> NDArray[np.int64]:
+    """Return whose turn it is, int64 [count]: sets take turns as evenly as their ratios allow.
+
+    Of a set with the share r the k-th turn is due at (k + 1/2) / r; so every stretch of n turns
+    that begins at a multiple of n, with all n r whole, has exactly n r of each set.
+    """
+    shares = np.asarray(ratios, np.float64) / math.fsum(ratios)
+    due, whose = [], []
+    for number, share in enumerate(shares):
+        turns = np.arange(math.ceil(count * share) + len(shares))
+        due.append((turns + 0.5) / share)
+        whose.append(np.full(len(turns), number))
+    order = np.argsort(np.concatenate(due), kind="stable")
+    return np.concatenate(whose)[order][:count]

@@ -5,11 +5,13 @@ the seed, on nothing else.
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foveal.data.maps import ChosenMaps, FoundMaps, MappedPictures
 from foveal.data.masks import ChosenMasks, FoundMasks, MaskedPictures
 from foveal.data.parts import ChosenPictures, Found, StoredPictures
 
@@ -83,15 +85,31 @@ def make_mask_splits(
     """
 
     def drawn(pool: MaskedPictures, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-        if len(pool) < 2:
-            raise ValueError(
-                f"{found.root}: there are too few pictures for the splits that are to be drawn "
-                "from them; each split needs at least one picture"
-            )
-        return _draw(len(pool), fraction, rng)
+        return _draw_any(found.root, len(pool), fraction, rng)
 
     fractions = (val_fraction, test_fraction)
     return _complete(found.parts, found.origins, fractions, seed, drawn, ChosenMasks)
+
+
+def make_map_splits(
+    found: FoundMaps, val_fraction: float, test_fraction: float, seed: int
+) -> tuple[dict[str, MappedPictures], dict[str, str]]:
+    """Do the same for pictures with maps; changed copies of one picture stay together.
+
+    Raises:
+        ValueError: a fraction out of range, or too few pictures to divide.
+    """
+
+    def drawn(pool: MappedPictures, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+        if not found.copies:
+            return _draw_any(found.root, len(pool), fraction, rng)
+        names = [PurePath(pool.name(index)).name for index in range(len(pool))]
+        originals, copy_of = np.unique(names, return_inverse=True)
+        chosen = _draw_any(found.root, len(originals), fraction, rng)
+        return np.asarray(chosen[copy_of])
+
+    fractions = (val_fraction, test_fraction)
+    return _complete(found.parts, found.origins, fractions, seed, drawn, ChosenMaps)
 
 
 def _complete(
@@ -205,6 +223,16 @@ def _draw_by_class(
             )
         drawn[members] = _draw(len(members), fraction, rng)
     return drawn
+
+
+def _draw_any(root: str, size: int, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return which of some pictures are drawn, whatever they show."""
+    if size < 2:
+        raise ValueError(
+            f"{root}: there are too few pictures for the splits that are to be drawn from them; "
+            "each split needs at least one picture"
+        )
+    return _draw(size, fraction, rng)
 
 
 def _draw(size: int, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:

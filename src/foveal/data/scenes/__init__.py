@@ -2,6 +2,7 @@
 
 from foveal.data.scenes.details import DETAILS
 from foveal.data.scenes.domains import DOMAINS
+from foveal.data.scenes.maps import SceneMaps, read_maps
 from foveal.data.scenes.masks import SceneMasks, read_masks
 from foveal.data.scenes.plan import CLASSES, FINE_CLASSES, SPLITS
 from foveal.data.scenes.reading import LABELS, ScenePictures, read
@@ -16,9 +17,11 @@ __all__ = [
     "SPLITS",
     "VERSION",
     "Scene",
+    "SceneMaps",
     "SceneMasks",
     "ScenePictures",
     "Scenes",
     "read",
+    "read_maps",
     "read_masks",
 ]
