@@ -14,12 +14,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from foveal.config import DENSE_TASKS as TASKS
 from foveal.models.caffe_resnet import CAFFE_INPUT, caffe_layout
 from foveal.models.dfi_decoder import DFIDecoder, PyramidSum
 from foveal.models.segmentation_backbone import segmentation_backbone
 from foveal.names import unknown
-
-TASKS = ("saliency", "edge", "skeleton")
 
 _SIZE = (300, 400)  # of pictures, where the backbone takes any: that of the published counts
 _OFFICIAL_WIDTH, _OFFICIAL_CHANNELS = 32, 2048  # of the finest scale, and of the trunk's last map
@@ -203,15 +202,16 @@ def dfi(
             "there are no published weights for dfi's own trunk: give backbone_checkpoint, or a "
             "backbone that has some, such as resnet50"
         )
+    if backbone is None and (backbone_args is None or isinstance(backbone_args, Mapping)):
+        backbone_args = {"zero_init_last": False, **(backbone_args or {})}
     trunk: Any = segmentation_backbone(
         backbone or "resnet50",
         lambda strides: range(len(strides)),
-        output_stride=output_stride,
-        pretrained=pretrained,
-        checkpoint=backbone_checkpoint,
-        in_chans=in_chans,
-        **({"zero_init_last": False} if backbone is None else {}),
-        **(backbone_args or {}),
+        output_stride,
+        in_chans,
+        pretrained,
+        backbone_args,
+        backbone_checkpoint,
     )
     strides = list(dict.fromkeys(trunk.feature_info.reduction()))
     if len(strides) < 2:

@@ -236,8 +236,7 @@ def _network(state: State, size: Size, selected: int | None, frozen_norm: bool) 
         lambda strides: range(len(strides)),
         output_stride=16,
         in_chans=size("base.resnet.conv1.weight", 1),
-        layers=tuple(depths),
-        channels=tuple(planes),
+        backbone_args={"layers": tuple(depths), "channels": tuple(planes)},
     )
     caffe_layout(trunk)
     pyramid = PyramidSum(size("base.ppm_pre.0.weight", 1), size("base.ppm_pre.0.weight", 0))
