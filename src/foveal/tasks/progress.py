@@ -73,6 +73,27 @@ def reading_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function of (what, done, total): a bar in a terminal, else a line at times."""
+    if sys.stderr.isatty():
+        with Progress(transient=True) as progress:
+            bar = progress.add_task("", total=None)
+            yield lambda what, done, total: progress.update(
+                bar, description=what, completed=done, total=total
+            )
+        return
+    last_line = time.monotonic()
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal last_line
+        if time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
+            print(f"{what}  {done}/{total}", file=sys.stderr, flush=True)
+
+    yield tell
+
+
+@contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silence Lightning's advice that does not apply here, and let Ctrl-C be Ctrl-C."""
     for name in ("lightning.pytorch", "lightning.fabric"):
