@@ -168,12 +168,34 @@ def test_maps_without_two_sides_are_scored_and_named(pictures, tmp_path):
     found = evaluate(tmp_path / "maps", data)
     assert found.scores == saliency_scores(maps, masks)
     assert [remark.rsplit(", such as ")[0] for remark in found.remarks[:3]] == [
+        "saliency: maps of pictures in whose truth not one pixel is true: 1",
         "saliency: maps with one value everywhere: 1",
         "saliency: maps of two neighbouring levels, where 255 (of 16 bits 65535) is certain: 1",
-        "saliency: pictures in whose truth not one pixel is true: 1",
     ]
     names = [Path(remark.rsplit(", such as ")[1]).name for remark in found.remarks[:3]]
-    assert names == ["b.png", "c.png", "a.png"]
+    assert names == ["a.png", "b.png", "c.png"]
+
+
+def test_a_truth_that_is_a_pixel_larger_than_its_picture(pictures, tmp_path):
+    truth = np.zeros((30, 41), bool)
+    truth[:, 20:] = True
+    data = {"saliency": pictures("saliency", [bits(truth)])}
+    store(tmp_path / "data" / "images" / "test" / "a.png", np.zeros((30, 40, 3), np.uint8))
+    ramp = np.tile(np.linspace(0, 1, 40), (30, 1))
+    for folder, values in (("bytes", bits(ramp)), ("wide", np.rint(65535 * ramp).astype("u2"))):
+        store(tmp_path / folder / "a.png", values)
+        found = evaluate(tmp_path / folder, data)
+        # A ramp stays one: from 0 to 1 over 41 columns, to half a step.
+        expected = np.abs(np.linspace(0, 1, 41) - truth[0]).mean()
+        assert found.scores["test/saliency/mae"] == pytest.approx(expected, abs=0.01)
+        assert "scaled to a truth that is a pixel off: 1, such as" in found.remarks[0]
+    store(tmp_path / "large" / "a.png", bits(np.zeros((31, 42))))  # not the picture's size
+    with pytest.raises(ValueError, match=r"a.png: prediction and truth must have the same size"):
+        evaluate(tmp_path / "large", data)
+    store(tmp_path / "data" / "images" / "test" / "a.png", np.zeros((60, 80, 3), np.uint8))
+    store(tmp_path / "twice" / "a.png", bits(np.zeros((60, 80))))  # it is, but the truth is not
+    with pytest.raises(ValueError, match=r"a.png: prediction and truth must have the same size"):
+        evaluate(tmp_path / "twice", data)
 
 
 # Edges and skeletons
@@ -215,7 +237,7 @@ def test_boundaries_of_nobody(annotated, tmp_path):
     found = evaluate(tmp_path / "maps", data)
     assert list(found.scores) == [f"test/edge/{name}" for name in ("ods", "ois", "ap", "r50")]
     assert all(math.isnan(value) for value in found.scores.values())
-    assert "not one pixel is true: 3" in found.remarks[0]
+    assert "edge: maps of pictures in whose truth not one pixel is true: 3" in found.remarks[0]
     assert found.remarks[-1].endswith("no scores, for not one pixel is true")
 
 

@@ -1,6 +1,7 @@
 """Scoring folders of saliency, edge and skeleton maps that any program wrote."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from foveal.config import DENSE_TASKS
 from foveal.data.dense import DenseData, MappedPictures, Truth
@@ -154,6 +156,39 @@ class _Maps:
         values = read_prediction_map(self.paths[index], inverted=self.inverted)
         return values, self.pictures.truth(index)
 
+    def fitted(self, index: int, values: NDArray[Any], truth: Truth) -> NDArray[Any]:
+        """Return a map scaled to the truth if it has its picture's size and the truth has not.
+
+        In some public saliency sets the truth is a pixel larger or smaller than the picture. Any
+        other difference in size is left to be refused.
+        """
+        size = values.shape[::-1]
+        near = all(abs(a - b) <= 1 for a, b in zip(size, truth.size, strict=True))
+        if size == truth.size or not near or size != self.pictures.size(index):
+            return values
+        top = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1
+        image = Image.fromarray((values / top).astype(np.float32))
+        return np.asarray(image.resize(truth.size, Image.Resampling.BILINEAR))
+
+    def check(self, index: int, task: str) -> Iterator[str]:
+        """Yield what is odd about a map; raise ValueError if it cannot be scored."""
+        stored, truth = self.read(index)
+        values = self.fitted(index, stored, truth) if task == "saliency" else stored
+        with _named(self.paths[index]):
+            if task == "saliency":
+                true = SaliencyPair.of(values, truth.map).truth
+            else:
+                _, true = check_boundaries(values, truth.annotations)
+        low, high = stored.min(), stored.max()
+        if low == high:
+            yield "maps with one value everywhere"
+        elif stored.dtype.kind == "u" and high - low == 1:  # also of inverted ones
+            yield "maps of two neighbouring levels, where 255 (of 16 bits 65535) is certain"
+        if values.shape != stored.shape:
+            yield "maps of their picture's size, scaled to a truth that is a pixel off"
+        if not true.any():
+            yield "maps of pictures in whose truth not one pixel is true"
+
 
 def _find(
     predictions: Path, data: Mapping[str, DenseData], split: str, inverted: bool
@@ -196,36 +231,17 @@ def _folder(predictions: Path, task: str, *, alone: bool) -> Path:
 def _checked(collections: Mapping[str, _Maps], progress: Progress) -> list[str]:
     """Read every file; return remarks about what may not be meant so, or raise ValueError."""
     total, done = sum(map(len, collections.values())), 0
-    remarks = []
+    odd: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for task, maps in collections.items():
-        constant, dim, empty = [], [], []
         for index, path in enumerate(maps.paths):
-            values, truth = maps.read(index)
-            with _named(path):
-                if task == "saliency":
-                    is_empty = not SaliencyPair.of(values, truth.map).truth.any()
-                else:
-                    is_empty = not check_boundaries(values, truth.annotations)[1].any()
-            low, high = values.min(), values.max()
-            if low == high:
-                constant.append(path)
-            elif values.dtype.kind == "u" and high - low <= 1:  # also of inverted ones
-                dim.append(path)
-            if is_empty:
-                empty.append(Path(maps.pictures.name(index)))
+            for what in maps.check(index, task):
+                odd[task, what].append(path)
             done += 1
             progress("checking", done, total)
-        for paths, what in (
-            (constant, "maps with one value everywhere"),
-            (
-                dim,
-                "maps of two neighbouring levels, where 255 (of 16 bits 65535) is certain",
-            ),
-            (empty, "pictures in whose truth not one pixel is true"),
-        ):
-            if paths:
-                remarks.append(f"{task}: {what}: {len(paths)}, such as {printable(paths[0])}")
-    return remarks
+    return [
+        f"{task}: {what}: {len(paths)}, such as {printable(paths[0])}"
+        for (task, what), paths in odd.items()
+    ]
 
 
 @contextmanager
@@ -241,6 +257,7 @@ def _saliency(maps: _Maps, min_max: bool, progress: Callable[[int, int], None]) 
     scores = SaliencyScores(min_max)
     for index in range(len(maps)):
         values, truth = maps.read(index)
+        values = maps.fitted(index, values, truth)
         if values.dtype.kind == "f":
             values = values.astype(np.float64)  # torch has not all of NumPy's kinds
         scores.update(torch.tensor(index), torch.tensor(values), torch.tensor(truth.map))
