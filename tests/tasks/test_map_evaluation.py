@@ -263,7 +263,7 @@ def test_stopped_counts_go_on(annotated, tmp_path, monkeypatch):
     assert len(counts.read_text().splitlines()) == 2
     again = evaluate(tmp_path / "maps", data, counts_file=counts)
     assert again.scores == whole.scores
-    assert again.remarks[-1].startswith("edge: 1 picture counted now")
+    assert again.remarks[-1] == f"edge: 1 picture counted and added to {counts}"
     monkeypatch.setattr(boundary_evaluation, "count_boundaries", None)  # nothing left to count
     assert evaluate(tmp_path / "maps", data, counts_file=counts).scores == whole.scores
     with pytest.raises(ValueError, match=r"a.png: is no file of counts"):

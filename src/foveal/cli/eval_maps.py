@@ -99,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
         print(to_json(result.scores))
         return 0
     for task, count in result.pictures.items():
-        print(f"{count:,d} pictures of split {args.split}, {task}: {result.origins[task]}")
+        pictures = "picture" if count == 1 else "pictures"
+        print(f"{count:,d} {pictures} of split {args.split}, {task}: {result.origins[task]}")
     width = max(map(len, result.scores))
     for name, value in result.scores.items():
         print(f"{name:{width}} {value:.4f}")

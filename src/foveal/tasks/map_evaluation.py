@@ -126,10 +126,8 @@ def evaluate_maps(
                 )
             )
             if counts_file is not None:
-                remarks.append(
-                    f"{task}: {_number(evaluation.counted, 'picture')} counted now, the others "
-                    f"known from {printable(counts_file)}"
-                )
+                counted = _number(evaluation.counted, "picture")
+                remarks.append(f"{task}: {counted} counted and added to {printable(counts_file)}")
         scores |= {f"{split}/{task}/{name}": value for name, value in found.items()}
     return MapEvaluation(
         scores=scores,
