@@ -179,6 +179,14 @@ def test_flags_of_maps_alone(capsys, flag):
     )
 
 
+def test_all_splits_are_for_maps(folder, capsys):
+    assert failing(capsys, "runs/a", "--split", "all") == (
+        "--split all is for --predictions: score a run on train, val or test"
+    )
+    found = scores(capsys, *PREDICTIONS, "--data.saliency.root", "data", "--split", "all")
+    assert found["all/saliency/mae"] == 0
+
+
 def test_wrong_values(folder, capsys):
     words = [*PREDICTIONS, "--task", "dense", "--data.root", "data"]
     both = failing(capsys, *words, "--data.edge.layout", "pairs")

@@ -270,7 +270,35 @@ def test_stopped_counts_go_on(annotated, tmp_path, monkeypatch):
         evaluate(tmp_path / "maps", data, counts_file=tmp_path / "maps" / "a.png")
 
 
-# Several tasks
+# Several splits and tasks
+
+
+def test_all_pictures_of_a_set_whatever_its_splits(tmp_path):
+    drawn = {f"{index:02}": lines((40, 40), index)[0] for index in range(10)}
+    maps = {stem: soft(mask, int(stem)) for stem, mask in drawn.items()}
+    for stem, mask in drawn.items():
+        store(tmp_path / "data" / "images" / f"{stem}.png", np.zeros((40, 40, 3), np.uint8))
+        store(tmp_path / "data" / "edge" / f"{stem}.png", bits(mask))
+        store(tmp_path / "maps" / f"{stem}.png", maps[stem])
+    data = {"edge": read_dense(tmp_path / "data", task="edge")}
+    found = evaluate(tmp_path / "maps", data, split="all")
+    expected = boundary_scores("edge", maps.values(), drawn.values(), replace(EDGES, thresholds=9))
+    assert found.scores == {name.replace("test", "all"): value for name, value in expected.items()}
+    assert found.pictures == {"edge": 10}
+    assert found.origins == {"edge": "train 8, val 1, test 1"}
+    assert evaluate(tmp_path / "maps", data).pictures == {"edge": 1}
+
+
+def test_equal_splits_count_once(pictures, tmp_path):
+    masks = [disc(shape, seed) for seed, shape in enumerate(SIZES)]
+    data = pictures("saliency", [bits(mask) for mask in masks])  # val: the test pictures
+    for seed, (stem, mask) in enumerate(zip(STEMS, masks, strict=True)):
+        store(tmp_path / "maps" / f"{stem}.png", soft(mask, seed))
+    found = evaluate(tmp_path / "maps", {"saliency": data}, split="all")
+    assert found.pictures == {"saliency": 3}
+    assert set(found.scores.values()) == set(
+        evaluate(tmp_path / "maps", {"saliency": data}).scores.values()
+    )
 
 
 def test_several_tasks_each_in_its_folder(pictures, tmp_path):
@@ -345,8 +373,8 @@ def test_wrong_arguments(pictures, tmp_path):
         evaluate(tmp_path, {})
     with pytest.raises(ValueError, match=r"unknown task 'edges': did you mean 'edge'\?"):
         evaluate(tmp_path, {"edges": data})
-    with pytest.raises(ValueError, match="the split must be train, val or test, not 'all'"):
-        evaluate(tmp_path, {"saliency": data}, split="all")
+    with pytest.raises(ValueError, match="the split must be train, val, test or all, not 'tset'"):
+        evaluate(tmp_path, {"saliency": data}, split="tset")
     with pytest.raises(ValueError, match=r"nowhere: there is no such folder"):
         evaluate(tmp_path / "nowhere", {"saliency": data})
     with pytest.raises(ValueError, match=r"data: there are no train pictures to score \(none: "):

@@ -23,7 +23,12 @@ def run(argv: Sequence[str]) -> int:
     add("--data.layout", dest="layout", help="layout of that data (default: auto)")
     add("--data.labels", dest="labels", help="which labels of several sets")
     add("--data.domain", dest="domain", help="which domain of several")
-    add("--split", default="test", choices=["train", "val", "test"])
+    add(
+        "--split",
+        default="test",
+        choices=["train", "val", "test", "all"],
+        help="which pictures (default: test); all is for --predictions",
+    )
     add("--json", action="store_true", help="print the scores as JSON only")
     of_runs = parser.add_argument_group("only with RUN")
     _add_run_arguments(of_runs)
@@ -39,6 +44,8 @@ def run(argv: Sequence[str]) -> int:
         _refuse(of_runs, args, "a run, and --predictions is none")
         return eval_maps.run(args)
     _refuse(of_maps, args, f"--predictions, and {args.run} is a run")
+    if args.split == "all":
+        raise ValueError("--split all is for --predictions: score a run on train, val or test")
     return _score_run(args)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveal.config import DENSE_TASKS
+from foveal.data.check import distinct_splits
 from foveal.data.dense import DenseData, MappedPictures, Truth
 from foveal.data.pictures import printable
 from foveal.data.prediction_maps import find_prediction_maps, read_prediction_map
@@ -72,7 +73,7 @@ def evaluate_maps(
             task they may lie in it directly. A map for each picture, of equal stem: 8 or 16 bits a
             pixel, or ``.npy``; see :func:`~foveal.data.prediction_maps.find_prediction_maps`.
         data: task → its pictures, of :func:`~foveal.data.dense.read_dense`.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``, or ``all`` of them.
         inverted: the maps are dark on white.
         min_max: stretch each saliency map to span [0, 1] first.
         thresholds: at which edges and skeletons are cut.
@@ -132,9 +133,46 @@ def evaluate_maps(
     return MapEvaluation(
         scores=scores,
         pictures={task: len(maps.pictures) for task, maps in collections.items()},
-        origins={task: data[task].origins[split] for task in collections},
+        origins={task: maps.origin for task, maps in collections.items()},
         remarks=tuple(remarks),
     )
+
+
+class _AllSplits:
+    """The pictures of several splits, one split after the other.
+
+    Args:
+        splits: of one set.
+    """
+
+    def __init__(self, splits: Sequence[MappedPictures]) -> None:
+        self.splits = splits
+
+    def __len__(self) -> int:
+        return sum(map(len, self.splits))
+
+    def name(self, index: int) -> str:
+        pictures, place = self._find(index)
+        return pictures.name(place)
+
+    def size(self, index: int) -> tuple[int, int]:
+        pictures, place = self._find(index)
+        return pictures.size(place)
+
+    def truth(self, index: int) -> Truth:
+        pictures, place = self._find(index)
+        return pictures.truth(place)
+
+    def annotations(self, index: int) -> list[NDArray[np.bool_]]:
+        pictures, place = self._find(index)
+        return pictures.annotations(place)
+
+    def _find(self, index: int) -> tuple[MappedPictures, int]:
+        for pictures in self.splits:
+            if index < len(pictures):
+                return pictures, index
+            index -= len(pictures)
+        raise IndexError(index)
 
 
 @dataclass(frozen=True)
@@ -143,7 +181,8 @@ class _Maps:
 
     folder: Path
     paths: list[Path]
-    pictures: MappedPictures
+    pictures: MappedPictures | _AllSplits
+    origin: str
     inverted: bool
 
     def __len__(self) -> int:
@@ -197,20 +236,27 @@ def _find(
     for task in data:
         if task not in DENSE_TASKS:
             raise ValueError(unknown("task", task, DENSE_TASKS))
-    if split not in ("train", "val", "test"):
-        raise ValueError(f"the split must be train, val or test, not {split!r}")
+    if split not in ("train", "val", "test", "all"):
+        raise ValueError(f"the split must be train, val, test or all, not {split!r}")
     found = {}
     for task in (task for task in DENSE_TASKS if task in data):
-        pictures = data[task].splits[split]
+        pictures, origin = _pictures(data[task], split)
         if not len(pictures):
             where = f"{data[task].root}: " if data[task].root else ""
-            raise ValueError(
-                f"{where}there are no {split} pictures to score ({data[task].origins[split]})"
-            )
+            raise ValueError(f"{where}there are no {split} pictures to score ({origin})")
         folder = _folder(predictions, task, alone=len(data) == 1)
-        names = [pictures.name(index) for index in range(len(pictures))]
-        found[task] = _Maps(folder, find_prediction_maps(folder, names), pictures, inverted)
+        paths = find_prediction_maps(folder, [pictures.name(k) for k in range(len(pictures))])
+        found[task] = _Maps(folder, paths, pictures, origin, inverted)
     return found
+
+
+def _pictures(data: DenseData, split: str) -> tuple[MappedPictures | _AllSplits, str]:
+    """Return the pictures of a split or of all, and where they came from."""
+    if split != "all":
+        return data.splits[split], data.origins[split]
+    distinct = distinct_splits(data.splits)
+    counts = ", ".join(f"{name} {len(pictures):,d}" for name, pictures in distinct.items())
+    return _AllSplits(list(distinct.values())), counts
 
 
 def _folder(predictions: Path, task: str, *, alone: bool) -> Path:

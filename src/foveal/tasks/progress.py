@@ -11,6 +11,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from rich.console import Console
 from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -67,7 +68,7 @@ def reading_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
-    with Progress(transient=True) as progress:
+    with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
 
@@ -76,7 +77,7 @@ def reading_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function of (what, done, total): a bar in a terminal, else a line at times."""
     if sys.stderr.isatty():
-        with Progress(transient=True) as progress:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task("", total=None)
             yield lambda what, done, total: progress.update(
                 bar, description=what, completed=done, total=total

@@ -1,0 +1,43 @@
+import sys
+
+import pytest
+
+from foveal.tasks import progress
+from foveal.tasks.progress import reading_bar, steps_bar
+
+
+@pytest.fixture
+def terminal(monkeypatch, capsys):
+    """Make stderr a terminal; stdout is none, as in ``foveal eval --json > scores.json``."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+
+def test_bars_are_drawn_in_the_terminal_alone(terminal, capsys):
+    with reading_bar("opening") as step:
+        step(1, 2)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "opening" in captured.err
+    assert "50%" in captured.err
+    with steps_bar() as step_of:
+        step_of("checking", 1, 4)
+        step_of("edge", 4, 4)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "edge" in captured.err
+    assert "100%" in captured.err
+
+
+def test_elsewhere_steps_are_lines_at_times(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with reading_bar("opening") as step, steps_bar() as step_of:
+        for done in range(1, 10):
+            now[0] += 10
+            step(done, 9)
+            step_of("edge", done, 9)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "edge  4/9\nedge  8/9\n"  # more than 30 s after the one before
