@@ -1,20 +1,12 @@
 import sys
 
-import pytest
-
 from foveal.tasks import progress
 from foveal.tasks.progress import reading_bar, steps_bar
 
 
-@pytest.fixture
-def terminal(monkeypatch, capsys):
-    """Make stderr a terminal; stdout is none, as in ``foveal eval --json > scores.json``."""
+def test_bars_are_drawn_in_the_terminal_alone(monkeypatch, capsys):
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-
-
-def test_bars_are_drawn_in_the_terminal_alone(terminal, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # stdout is none: it may be a file
     with reading_bar("opening") as step:
         step(1, 2)
     captured = capsys.readouterr()
