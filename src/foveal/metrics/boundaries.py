@@ -203,7 +203,7 @@ def summarize_boundaries(rows: ArrayLike) -> BoundarySummary:
         (0.6..., 0.6687, 0.47)
     """
     table = np.asarray(rows, np.int64)
-    true, counts = table[:, :1], table[:, 1:].reshape(len(table), 3, -1)
+    true, counts = table[:, :1], table[:, 1:].reshape(len(table), 3, table.shape[1] // 3)
     recall, precision = _rates(true.sum(0), *counts.sum(0))
     thresholds = counts.shape[2]
     if not true.any():
@@ -250,11 +250,25 @@ class BoundaryScores(Metric):
 
     def update(self, index: Tensor, prediction: Tensor, truths: Tensor) -> None:
         """Add one picture; raises what :func:`count_boundaries` raises."""
-        row = torch.from_numpy(count_boundaries(prediction, truths, self.protocol).row)
-        self.rows.append(torch.cat((index.cpu().view(1), row))[None].to(self.device))
+        self.add(index, count_boundaries(prediction, truths, self.protocol).row)
+
+    def add(self, index: Tensor, row: Indices) -> None:
+        """Add one picture that was counted elsewhere.
+
+        Args:
+            index: of the picture, int64 [].
+            row: its :attr:`BoundaryCounts.row` by this metric's protocol.
+        """
+        counts = torch.cat((index.cpu().view(1), torch.from_numpy(row)))
+        self.rows.append(counts[None].to(self.device))
+
+    def expect_none(self) -> None:
+        """Be ready to compute with other processes' pictures without one of this process."""
+        width = 2 + 3 * self.protocol.thresholds
+        self.rows.append(torch.empty(0, width, dtype=torch.int64, device=self.device))
 
     def compute(self) -> dict[str, float]:
-        """Return the scores of all pictures so far, of all processes.
+        """Return the scores of all pictures so far, of all processes; nan where there are none.
 
         :attr:`summary` then holds them with the curve of recall and precision.
         """
