@@ -3,11 +3,13 @@ import os
 import subprocess
 import sys
 import zlib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import replay_fixture
 import torch
+from fixture_adapters import SYSTEMS, core, spnet
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -199,6 +201,13 @@ def test_unreadable_files_fail_and_the_others_are_still_replayed(tmp_path, chang
     assert "1 of 3 files replayed" in output
 
 
+def test_every_file_of_adapters_is_used_and_no_class_is_in_two():
+    files = {path.stem for path in Path(core.__file__).parent.glob("*.py")}
+    assert files - {"__init__", "core"} == set(SYSTEMS)
+    systems = [import_module(f"fixture_adapters.{system}") for system in SYSTEMS]
+    assert sum(len(system.ADAPTERS) for system in systems) == len(replay_fixture.ADAPTERS)
+
+
 def test_no_file_is_no_success():
     assert replay_fixture.main([]) == 1
 
@@ -245,7 +254,7 @@ SPNET = FOLDER / "spnet"
 def test_the_recipe_gives_the_numbers_of_its_definition():
     """Worked out with Python's whole numbers."""
     for key, shape in (("a.weight", (2, 3, 1, 2)), ("a.bias", (4,)), ("a.running_var", (2,))):
-        values = replay_fixture.recipe(key, torch.empty(shape)).flatten()
+        values = core.recipe(key, torch.empty(shape)).flatten()
         for j, value in enumerate(values.tolist()):
             z = (j + 1 + zlib.crc32(key.encode()) * 2**32) * 0x9E3779B97F4A7C15 % 2**64
             z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
@@ -254,7 +263,7 @@ def test_the_recipe_gives_the_numbers_of_its_definition():
             truth = {"bias": 0.4 * u - 0.2, "running_var": 0.5 + u}
             uniform = (2 * u - 1) * (3 / 6) ** 0.5
             assert value == pytest.approx(truth.get(key.partition(".")[2], uniform), abs=1e-7)
-    counter = replay_fixture.recipe("a.num_batches_tracked", torch.tensor(3))
+    counter = core.recipe("a.num_batches_tracked", torch.tensor(3))
     assert counter == 0
     assert counter.dtype == torch.int64
 
@@ -290,7 +299,7 @@ def test_a_network_without_auxiliary_head_replays(tmp_path, monkeypatch, kind):
         )
         return net.eval(), {}, official_spnet.modules(net)
 
-    monkeypatch.setattr(replay_fixture, "_recipe_network", network)
+    monkeypatch.setattr(spnet, "_recipe_network", network)
     x = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(1))
     target = torch.arange(2 * 24 * 32).reshape(2, 24, 32) % 3
     target[:, :5] = 255
@@ -298,7 +307,7 @@ def test_a_network_without_auxiliary_head_replays(tmp_path, monkeypatch, kind):
     with torch.no_grad():
         tensors = {"input/x": x, "output/y": net(x)}
         if "training" in kind:
-            y = replay_fixture.without_dropout(net).train()(x)
+            y = core.without_dropout(net).train()(x)
             p = y.double().softmax(1).gather(1, target.clamp(max=2)[:, None])[:, 0]
             loss = -p.log()[target != 255].mean()
             tensors = {"input/x": x, "input/target": target, "output_train/pred": y.argmax(1)}
@@ -315,9 +324,9 @@ def test_a_network_without_auxiliary_head_replays(tmp_path, monkeypatch, kind):
 def test_the_second_update_of_the_auxiliary_statistics_is_all_that_differs():
     """From 2 the batch's 12 moves a statistic to 3, and again to 3.9."""
     before, once = torch.tensor([2.0]), torch.tensor([3.0])
-    twice = replay_fixture._updated_again("bn.running_mean", before, once)
+    twice = spnet._updated_again("bn.running_mean", before, once)
     torch.testing.assert_close(twice, torch.tensor([3.9]))
-    count = replay_fixture._updated_again("bn.num_batches_tracked", before, torch.tensor(1))
+    count = spnet._updated_again("bn.num_batches_tracked", before, torch.tensor(1))
     assert count == 2
 
 

@@ -28,7 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "tasks",
     ],
     submod_attrs={
-        "config": ["ClassifyConfig", "Insertion", "SegmentConfig"],
+        "config": ["ClassifyConfig", "DenseConfig", "Insertion", "SegmentConfig"],
         "models": ["create_model", "list_models"],
         "official": ["load_official"],
         "surgery": ["InsertionReport", "insert"],

@@ -62,8 +62,8 @@ def test_sets_of_different_labels_lie_one_after_the_other(three):
         joint.probe(index)
         other = DENSE_TASKS[DENSE_TASKS.index(task) - 1]
         assert joint.map_name(index, other) == ""
-        assert joint.annotations(index, other) == []
-        assert len(joint.annotations(index, task)) == 1
+        assert other not in joint.decode(index)[1]
+        assert len(joint.decode(index)[1][task].annotations) == 1
     with pytest.raises(IndexError):
         joint.load(9)
 
@@ -155,4 +155,4 @@ def test_real_packs(pack):
     assert joint.sizes == (104, 200, 104)
     _, maps = joint.load(104)
     assert (maps["edge"] == splits["edge"].load(0)[1]).all()
-    assert len(joint.annotations(104, "edge")) >= 4
+    assert len(joint.decode(104)[1]["edge"].annotations) >= 4

@@ -93,6 +93,7 @@ def test_a_constant_map_stays_as_it_is(value):
             "prediction has values that are not fin",
         ),
         (TRUTH, np.array([[0, 1, 2]]), TypeError, "truth must be uint8, bool or float, not int64"),
+        (TRUTH, np.array([[0, 1, 1]], np.uint16), TypeError, "bool or float, not uint16"),
         (TRUTH, np.array([[0, 1, 1]], np.uint8), ValueError, "largest value 1: 0 and 1 belong in"),
         (TRUTH, np.array([[0, 1.0, -1]]), ValueError, r"without a label \(-1\): cut the padding"),
         (TRUTH, np.array([[0, 255.0, 255]]), ValueError, r"truth lies in \[0, 255\], not in"),

@@ -84,7 +84,7 @@ def test_a_checkpoint_of_the_plain_network_is_loaded_before_the_layers_go_in(ins
     plain = foveal.create_model("test_resnet", num_classes=3)
     torch.save(plain.state_dict(), tmp_path / "plain.pth")
     model = build_model(
-        dataclasses.replace(inserted, checkpoint=str(tmp_path / "plain.pth")), num_classes=3
+        dataclasses.replace(inserted, checkpoint=str(tmp_path / "plain.pth")), "abc"
     ).eval()
     trunk = {key: value for key, value in model.state_dict().items() if "inserted" not in key}
     assert all(torch.equal(trunk[key], value) for key, value in plain.state_dict().items())
@@ -92,15 +92,15 @@ def test_a_checkpoint_of_the_plain_network_is_loaded_before_the_layers_go_in(ins
 
 
 def test_a_checkpoint_with_the_layers_is_loaded_after(inserted, tmp_path):
-    first = build_model(inserted, num_classes=3)
+    first = build_model(inserted, "abc")
     nn.init.constant_(first.layer4[0].inserted.scale, 0.3)
     torch.save(first.state_dict(), tmp_path / "all.pth")
     path = str(tmp_path / "all.pth")
-    model = build_model(dataclasses.replace(inserted, checkpoint=path), num_classes=3)
+    model = build_model(dataclasses.replace(inserted, checkpoint=path), "abc")
     assert all(torch.equal(model.state_dict()[k], v) for k, v in first.state_dict().items())
     other = dataclasses.replace(inserted, checkpoint=path, insert=LAYERS[:1])
     with pytest.raises(ValueError, match=r"does not fit ResNet: unexpected: layer4\.0\.inserted_2"):
-        build_model(other, num_classes=3)
+        build_model(other, "abc")
 
 
 def test_resuming_with_another_insertion_is_refused(inserted):

@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foveal.data.check import (
-    block,
+from foveal.data.check_report import (
+    CheckReport,
+    Seen,
     distinct_splits,
-    duplicate_lines,
-    equal_pictures,
+    each_picture,
     found_in_several,
-    mode_lines,
-    pixel_hash,
-    size_lines,
+    numbers_of,
+    splits_or_parts,
 )
 from foveal.data.layouts import LAYOUTS
 from foveal.data.masks import (
@@ -26,84 +25,38 @@ from foveal.data.masks import (
     SizesDifferError,
     WrongLabelsError,
 )
-from foveal.data.pictures import DamagedPictureError, printable
+from foveal.data.pictures import DamagedPictureError
 from foveal.data.segmentation import find_segmentation
 from foveal.data.splits import make_mask_splits
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskReport:
+class MaskReport(CheckReport):
     """What a segmentation data set holds; ``str()`` is the text to print.
 
+    Has what every :class:`~foveal.data.check_report.CheckReport` has, and:
+
     Attributes:
-        root: what was read; None for the built-in pictures.
-        layout: name of the layout.
         classes: class names.
-        origins: for each split one phrase that says where it came from.
-        pictures: for each split the number of pictures.
         pixels: for each split the number of pixels of each class, and last of ignored ones.
         showing: for each split the number of pictures that show each class.
-        sizes: (width, height) in pixels → number of pictures.
-        modes: Pillow's mode in the file → number of pictures.
-        mask_modes: the same of masks.
-        damaged_files: ``path: reason`` of every picture or mask that will not open.
-        sizes_differ: the same of every picture whose mask has another size.
-        wrong_labels: the same of every mask that has values which are no classes, or colours.
-        duplicates: groups of (split, name) of pictures whose decoded pixels are equal.
-        ignored: files that the layout does not read.
-        problems: sentences about what is to be put right; empty if all is well.
-        notes: sentences about what a reader of results should know.
+        mask_modes: Pillow's mode in the file → number of masks.
+        sizes_differ: ``path: reason`` of every picture whose mask has another size.
+        wrong_labels: ``path: reason`` of every mask that has values which are no classes, or
+            colours.
     """
 
-    root: str | None
-    layout: str
     classes: tuple[str, ...]
-    origins: Mapping[str, str]
-    pictures: Mapping[str, int]
     pixels: Mapping[str, tuple[int, ...]]
     showing: Mapping[str, tuple[int, ...]]
-    sizes: Mapping[tuple[int, int], int]
-    modes: Mapping[str, int]
     mask_modes: Mapping[str, int]
-    damaged_files: tuple[str, ...]
     sizes_differ: tuple[str, ...]
     wrong_labels: tuple[str, ...]
-    duplicates: tuple[tuple[tuple[str, str], ...], ...]
-    ignored: tuple[str, ...]
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
 
-    @property
-    def damaged(self) -> bool:
-        """Whether a picture or mask will not open, or they do not fit each other."""
-        return bool(self.damaged_files or self.sizes_differ or self.wrong_labels)
+    def _contents(self) -> str:
+        return f"{len(self.classes)} classes"
 
-    def __str__(self) -> str:
-        """Return the report as text."""
-        text = "\n".join(
-            [
-                f"{self.root or 'built-in pictures'}: layout {self.layout}, "
-                f"{len(self.classes)} classes",
-                *(
-                    f"  {split:<5}  {self.pictures[split]:>8} pictures  {origin}"
-                    for split, origin in self.origins.items()
-                ),
-                *self._histogram(),
-                *size_lines(self.sizes),
-                *mode_lines("modes", self.modes),
-                *mode_lines("modes of masks", self.mask_modes),
-                *duplicate_lines(self.duplicates),
-                *block("not read", self.ignored),
-                *block("notes", self.notes),
-                *block("damaged", self.damaged_files),
-                *block("sizes that differ", self.sizes_differ),
-                *block("wrong labels", self.wrong_labels),
-                *(block("problems", self.problems) or ["no problems"]),
-            ]
-        )
-        return printable(text)
-
-    def _histogram(self) -> list[str]:
+    def _table(self) -> list[str]:
         """Return a table of classes: share of the pixels that have one, pictures that show it."""
         if not self.pixels:
             return []
@@ -127,6 +80,13 @@ class MaskReport:
         ]
         lines.append(f"  {'ignored':<{width}}" + "".join(ignored).rstrip() + "  (of all pixels)")
         return lines
+
+    def _stored(self) -> dict[str, Mapping[str, int]]:
+        return {"modes of masks": self.mask_modes}
+
+    def _faults(self) -> dict[str, tuple[str, ...]]:
+        others = {"sizes that differ": self.sizes_differ, "wrong labels": self.wrong_labels}
+        return super()._faults() | others
 
 
 def check_segmentation(
@@ -157,17 +117,19 @@ def check_segmentation(
             be read goes into the report.
     """
     name, found = find_segmentation(root, layout, labels=labels, domain=domain)
-    splits, origins, problems = _splits(found, val_fraction, test_fraction, split_seed)
+    splits, origins, problems = splits_or_parts(
+        found, lambda: make_mask_splits(found, val_fraction, test_fraction, split_seed)
+    )
     distinct = distinct_splits(splits)
     seen = _look(distinct, len(found.classes), progress)
-    equal = equal_pictures(distinct, seen.places)
-    for what, files in (
-        ("pictures or masks that will not open", seen.damaged),
-        ("pictures whose masks are of another size", seen.sizes_differ),
-        ("masks with wrong labels", seen.wrong_labels),
-    ):
-        if files:
-            problems.append(f"{what}: {len(files)}")
+    equal = seen.equal_pictures(distinct)
+    problems += numbers_of(
+        {
+            "pictures or masks that will not open": seen.damaged,
+            "pictures whose masks are of another size": seen.sizes_differ,
+            "masks with wrong labels": seen.wrong_labels,
+        }
+    )
     problems += found_in_several(equal)
     return MaskReport(
         root=None if LAYOUTS[name].built_in else str(root),
@@ -191,37 +153,19 @@ def check_segmentation(
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What one pass over all pictures shows; ``places`` are by the hash of decoded pixels."""
+class _Seen(Seen):
+    """What the masks show, too."""
 
     pixels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     showing: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    modes: Counter[str] = field(default_factory=Counter)
     mask_modes: Counter[str] = field(default_factory=Counter)
-    damaged: list[str] = field(default_factory=list)
     sizes_differ: list[str] = field(default_factory=list)
     wrong_labels: list[str] = field(default_factory=list)
-    places: dict[bytes, list[tuple[str, int]]] = field(default_factory=dict)
 
     def complain(self, error: DamagedPictureError) -> None:
         """List a picture that cannot be used under what is wrong with it."""
         kind = {SizesDifferError: self.sizes_differ, WrongLabelsError: self.wrong_labels}
         kind.get(type(error), self.damaged).append(str(error))
-
-
-def _splits(
-    found: FoundMasks, val_fraction: float, test_fraction: float, seed: int
-) -> tuple[dict[str, MaskedPictures], dict[str, str], list[str]]:
-    """Return the splits, or the parts as found where they cannot be divided, and problems."""
-    problems = list(found.problems)
-    if not found.parts:
-        return {}, {}, problems
-    try:
-        splits, origins = make_mask_splits(found, val_fraction, test_fraction, seed)
-    except ValueError as error:
-        return dict(found.parts), dict(found.origins), [*problems, str(error)]
-    return splits, origins, problems
 
 
 def _look(
@@ -230,26 +174,20 @@ def _look(
     progress: Callable[[int, int], None] | None,
 ) -> _Seen:
     seen = _Seen()
-    total, done = sum(len(pictures) for pictures in splits.values()), 0
-    for split, pictures in splits.items():
-        pixels = seen.pixels[split] = np.zeros(num_classes + 1, np.int64)
-        showing = seen.showing[split] = np.zeros(num_classes, np.int64)
-        for index in range(len(pictures)):
-            try:
-                image, labels, mode, mask_mode = pictures.decode(index)
-            except DamagedPictureError as error:
-                seen.complain(error)
-            else:
-                counts = np.bincount(labels.ravel(), minlength=IGNORED + 1)
-                pixels += [*counts[:num_classes], counts[IGNORED]]
-                showing += counts[:num_classes] > 0
-                seen.sizes[image.size] += 1
-                seen.modes[mode] += 1
-                seen.mask_modes[mask_mode] += 1
-                seen.places.setdefault(pixel_hash(image), []).append((split, index))
-            done += 1
-            if progress is not None:
-                progress(done, total)
+    for split in splits:
+        seen.pixels[split] = np.zeros(num_classes + 1, np.int64)
+        seen.showing[split] = np.zeros(num_classes, np.int64)
+    for split, pictures, index in each_picture(splits, progress):
+        try:
+            image, labels, mode, mask_mode = pictures.decode(index)
+        except DamagedPictureError as error:
+            seen.complain(error)
+        else:
+            counts = np.bincount(labels.ravel(), minlength=IGNORED + 1)
+            seen.pixels[split] += [*counts[:num_classes], counts[IGNORED]]
+            seen.showing[split] += counts[:num_classes] > 0
+            seen.mask_modes[mask_mode] += 1
+            seen.add_picture(split, index, image, mode)
     return seen
 
 

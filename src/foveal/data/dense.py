@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foveal.config import DENSE_TASKS
+from foveal.data import pair_maps
 from foveal.data.classification import first_of
 from foveal.data.joint import JointPictures, join
 from foveal.data.layouts import LAYOUTS, Layout, locate
@@ -21,6 +22,7 @@ __all__ = [
     "find_dense",
     "join",
     "read_dense",
+    "tasks_of",
 ]
 
 
@@ -100,6 +102,31 @@ def read_dense(
         image_size=found.image_size,
         notes=found.notes,
     )
+
+
+def tasks_of(root: str | Path | None, layout: str = "auto") -> tuple[str, ...]:
+    """Return the tasks that a set has maps for.
+
+    Args:
+        root: folder, or list of pairs; None for the built-in scenes.
+        layout: name of the layout, or ``auto`` to look.
+
+    Raises:
+        FileNotFoundError: nothing at ``root``.
+        ValueError: an unknown layout, or one in which no name tells what the maps are of.
+    """
+    name, path = locate(root, layout, "dense", default="scenes")
+    tasks = LAYOUTS[name].maps
+    if LAYOUTS[name].built_in or len(tasks) == 1:
+        return tasks
+    assert path is not None
+    tasks = pair_maps.tasks_in(path) if path.is_dir() else ()
+    if not tasks:
+        raise ValueError(
+            f"{path}: say what its maps are of: --tasks saliency, edge or skeleton, or give the "
+            "folder as --data.saliency.root or the like"
+        )
+    return tasks
 
 
 def find_dense(

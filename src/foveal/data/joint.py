@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveal.config import DENSE_TASKS
-from foveal.data.maps import ChosenMaps, FloatMap, MappedPictures
+from foveal.data.maps import ChosenMaps, FloatMap, MappedPictures, Truth
 from foveal.data.masks import SizesDifferError
 from foveal.data.pictures import printable
 
@@ -55,25 +55,29 @@ class JointPictures:
         Raises:
             DamagedPictureError: the picture or a map does not open, or they do not fit.
         """
+        image, truths = self.decode(index)
+        return image, {task: truth.map for task, truth in truths.items()}
+
+    def decode(self, index: int) -> tuple[Image.Image, dict[str, Truth]]:
+        """Return a picture as RGB, and task → all that is known of its pixels.
+
+        Raises:
+            DamagedPictureError: as :meth:`load`.
+        """
         one, place = self._find(index)
         first, *others = one.items()
-        image, values = first[1].load(place)
-        maps = {first[0]: values}
+        image, truth, _ = first[1].decode(place)
+        truths = {first[0]: truth}
         for task, pictures in others:
-            maps[task] = pictures.truth(place).map
-            if maps[task].shape != values.shape:
-                height, width = maps[task].shape
+            truths[task] = pictures.truth(place)
+            if truths[task].size != truth.size:
+                width, height = truths[task].size
                 raise SizesDifferError(
                     pictures.map_name(place),
                     f"{width} by {height} pixels, but {printable(first[1].map_name(place))} has "
-                    f"{values.shape[1]} by {values.shape[0]}",
+                    f"{truth.size[0]} by {truth.size[1]}",
                 )
-        return image, maps
-
-    def annotations(self, index: int, task: str) -> list[NDArray[np.bool_]]:
-        """Return what each annotator marked, bool [H, W]; nothing where there is no map."""
-        one, place = self._find(index)
-        return one[task].annotations(place) if task in one else []
+        return image, truths
 
     def tasks_of(self, index: int) -> tuple[str, ...]:
         """Return the tasks that a picture has maps for."""

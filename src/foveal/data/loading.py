@@ -19,7 +19,7 @@ from foveal.data.maps import FloatMap
 from foveal.data.masks import ChosenMasks, LabelMap, MaskedPictures
 from foveal.data.parts import ChosenPictures, Pictures, StoredPictures
 from foveal.data.pictures import DamagedPictureError
-from foveal.data.sampling import BatchSampler, MixedBatchSampler, derive_seed
+from foveal.data.sampling import TrainingBatches, derive_seed
 
 Batch = tuple[Tensor, Tensor, Tensor]
 DenseBatch = tuple[Tensor, dict[str, Tensor], Tensor]
@@ -142,6 +142,36 @@ class TransformedMaps(_Samples):
         return self.transform(*self.pictures.load(index))
 
 
+class MapsToScore(_Samples):
+    """Whole pictures as tensors, each with all that is known of its pixels.
+
+    Args:
+        pictures: one split of one or several sets.
+        preprocess: makes a [C, H, W] tensor from a picture.
+
+    Shape:
+        item: (x float32 [C, H, W], task → truth of the tasks that the picture has, index int64 []);
+        of saliency float32 [H, W] in [0, 1], of edges and skeletons what each of A annotators drew,
+        bool [A, H, W].
+    """
+
+    def __init__(
+        self, pictures: JointPictures, preprocess: Callable[[Image.Image], Tensor]
+    ) -> None:
+        super().__init__(seed=0)
+        self.pictures, self.preprocess = pictures, preprocess
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def _sample(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        image, truths = self.pictures.decode(index)
+        return self.preprocess(image), {
+            task: torch.from_numpy(truth.map if task == "saliency" else np.stack(truth.annotations))
+            for task, truth in truths.items()
+        }
+
+
 class PictureLoader(DataLoader[Any]):
     """A DataLoader that raises what its worker processes complain about, as they said it."""
 
@@ -169,8 +199,8 @@ def _collate_apart(samples: Any) -> Any:
 
 
 def make_loader(
-    dataset: TransformedPictures | TransformedMasks | TransformedMaps,
-    batches: BatchSampler | MixedBatchSampler,
+    dataset: TransformedPictures | TransformedMasks | TransformedMaps | MapsToScore,
+    batches: TrainingBatches,
     *,
     workers: int,
     pin_memory: bool = False,

@@ -26,30 +26,6 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 Floats = NDArray[np.float64]
 
 
-class WholeMaps:
-    """A picture and its maps at their own size, the picture normalised: for evaluation.
-
-    Args:
-        preprocess: what the network wants to see; ``image_size`` and ``crop_pct`` are of no
-            account.
-        tasks: those that a target is to have.
-
-    Shape:
-        input: a PIL image and task → float32 [H, W]; output: float32 [C, H, W] and task → float32
-        [1, H, W], :data:`NO_LABEL` where the picture has no map.
-    """
-
-    def __init__(self, preprocess: Preprocess, tasks: Sequence[str]) -> None:
-        self.preprocess, self.tasks = preprocess, tuple(tasks)
-
-    def __call__(
-        self, image: Image.Image, maps: Mapping[str, FloatMap]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return picture and targets as tensors."""
-        x = self.preprocess.normalize(with_channels(image, self.preprocess.channels))
-        return x, _targets(maps, self.tasks, (image.height, image.width))
-
-
 class MapTrainTransform:
     """Scale, rotation, mirror and crop of a picture with its maps, then normalisation.
 

@@ -21,6 +21,11 @@ def detect(root: Path) -> bool:
     return any(has_folders(root, words) for words in (_ANY_WORDS, *_WORDS.values()))
 
 
+def tasks_in(root: Path) -> tuple[str, ...]:
+    """Return the tasks that have a folder of maps called after them."""
+    return tuple(task for task in DENSE_TASKS if has_folders(root, _WORDS[task]))
+
+
 def read(root: Path, task: str) -> FoundMaps:
     """Pair pictures and maps of a task by their stems; subfolders are followed.
 

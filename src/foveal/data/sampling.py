@@ -219,3 +219,7 @@ def _turns(ratios: Sequence[float], count: int) -> NDArray[np.int64]:
         whose.append(np.full(len(turns), number))
     order = np.argsort(np.concatenate(due), kind="stable")
     return np.concatenate(whose)[order][:count]
+
+
+TrainingBatches = BatchSampler | MixedBatchSampler
+"""What deals the batches of an epoch."""

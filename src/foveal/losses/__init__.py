@@ -12,6 +12,8 @@ from foveal.losses.generalized_cross_entropy import (
     GeneralizedCrossEntropy,
     generalized_cross_entropy,
 )
+from foveal.losses.map_cross_entropy import balanced_map_cross_entropy, map_cross_entropy
+from foveal.losses.map_loss import MAP_LOSSES, MapLoss
 from foveal.losses.ohem import OhemCrossEntropy, ohem_cross_entropy
 from foveal.losses.online_label_smoothing import OnlineLabelSmoothing
 from foveal.losses.symmetric_cross_entropy import SymmetricCrossEntropy, symmetric_cross_entropy
@@ -20,13 +22,17 @@ from foveal.names import unknown
 
 __all__ = [
     "LOSSES",
+    "MAP_LOSSES",
     "GeneralizedCrossEntropy",
+    "MapLoss",
     "OhemCrossEntropy",
     "OnlineLabelSmoothing",
     "SymmetricCrossEntropy",
     "WithAuxiliary",
+    "balanced_map_cross_entropy",
     "create_loss",
     "generalized_cross_entropy",
+    "map_cross_entropy",
     "ohem_cross_entropy",
     "symmetric_cross_entropy",
 ]

@@ -17,6 +17,7 @@ from foveal.metrics.classification import (
     expected_calibration_error,
 )
 from foveal.metrics.fgsm import fgsm
+from foveal.metrics.map_scores import MapScores
 from foveal.metrics.non_maximum_suppression import suppress_non_maxima
 from foveal.metrics.saliency import SaliencyScores, score_saliency
 from foveal.metrics.segmentation import SegmentationScores, class_iou, confusion_matrix, overlap
@@ -27,6 +28,7 @@ __all__ = [
     "BoundaryProtocol",
     "BoundaryScores",
     "ClassificationScores",
+    "MapScores",
     "MultiLabelScores",
     "SaliencyScores",
     "SegmentationScores",

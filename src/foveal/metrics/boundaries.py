@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from foveal.metrics.boundary_matching import Indices, Mask, match, pairs_within
 from foveal.metrics.non_maximum_suppression import suppress_non_maxima
-
-Floats = NDArray[np.float64]
+from foveal.metrics.probability_maps import Floats, as_array, probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +202,7 @@ def summarize_boundaries(rows: ArrayLike) -> BoundarySummary:
         (0.6..., 0.6687, 0.47)
     """
     table = np.asarray(rows, np.int64)
-    true, counts = table[:, :1], table[:, 1:].reshape(len(table), 3, -1)
+    true, counts = table[:, :1], table[:, 1:].reshape(len(table), 3, table.shape[1] // 3)
     recall, precision = _rates(true.sum(0), *counts.sum(0))
     thresholds = counts.shape[2]
     if not true.any():
@@ -250,11 +249,25 @@ class BoundaryScores(Metric):
 
     def update(self, index: Tensor, prediction: Tensor, truths: Tensor) -> None:
         """Add one picture; raises what :func:`count_boundaries` raises."""
-        row = torch.from_numpy(count_boundaries(prediction, truths, self.protocol).row)
-        self.rows.append(torch.cat((index.cpu().view(1), row))[None].to(self.device))
+        self.add(index, count_boundaries(prediction, truths, self.protocol).row)
+
+    def add(self, index: Tensor, row: Indices) -> None:
+        """Add one picture that was counted elsewhere.
+
+        Args:
+            index: of the picture, int64 [].
+            row: its :attr:`BoundaryCounts.row` by this metric's protocol.
+        """
+        counts = torch.cat((index.cpu().view(1), torch.from_numpy(row)))
+        self.rows.append(counts[None].to(self.device))
+
+    def expect_none(self) -> None:
+        """Be ready to compute with other processes' pictures without one of this process."""
+        width = 2 + 3 * self.protocol.thresholds
+        self.rows.append(torch.empty(0, width, dtype=torch.int64, device=self.device))
 
     def compute(self) -> dict[str, float]:
-        """Return the scores of all pictures so far, of all processes.
+        """Return the scores of all pictures so far, of all processes; nan where there are none.
 
         :attr:`summary` then holds them with the curve of recall and precision.
         """
@@ -276,7 +289,10 @@ def check_boundaries(
     Raises:
         TypeError, ValueError: as :func:`count_boundaries`.
     """
-    p, drawn = _probabilities(prediction), _masks(truths)
+    given = as_array(prediction)
+    if given.ndim != 2 or not given.size:
+        raise ValueError(f"a prediction is [H, W] with at least one pixel, not {list(given.shape)}")
+    p, drawn = probabilities(given), _masks(truths)
     if drawn.shape[1:] != p.shape:
         raise ValueError(
             f"the prediction has {p.shape[0]} rows and {p.shape[1]} columns, its truth "
@@ -285,35 +301,16 @@ def check_boundaries(
     return p, drawn
 
 
-def _probabilities(values: ArrayLike | Tensor) -> Floats:
-    array = _array(values)
-    if array.ndim != 2 or not array.size:
-        raise ValueError(f"a prediction is [H, W] with at least one pixel, not {list(array.shape)}")
-    if array.dtype in (np.uint8, np.uint16):
-        return array / float(np.iinfo(array.dtype).max)
-    if array.dtype.kind not in "fb":
-        raise TypeError(f"a prediction is uint8, uint16, bool or float, not {array.dtype}")
-    p = array.astype(np.float64)
-    if not np.isfinite(p).all():
-        raise ValueError("the prediction has values that are not finite")
-    if p.min() < 0 or p.max() > 1:
-        raise ValueError(
-            f"the prediction lies in [{p.min():g}, {p.max():g}], not in [0, 1]; probabilities are "
-            "wanted, not logits, and uint8 for 0..255"
-        )
-    return p
-
-
 def _masks(truths: Any) -> Mask:
     """Return what annotators drew as bool [A, H, W]."""
     if not isinstance(truths, np.ndarray | Tensor):
         try:
-            truths = np.stack([_array(truth) for truth in truths])
+            truths = np.stack([as_array(truth) for truth in truths])
         except ValueError as error:
             raise ValueError(
                 "the annotators of a picture must be one or more maps of one size"
             ) from error
-    masks = _array(truths)
+    masks = as_array(truths)
     masks = masks[None] if masks.ndim == 2 else masks
     if masks.ndim != 3 or not masks.size:
         raise ValueError(
@@ -328,13 +325,6 @@ def _masks(truths: Any) -> Mask:
     if wrong.size:
         raise ValueError(f"truth is bool, or 0 and 1, but holds {wrong[0]:g}")
     return np.asarray(masks == 1)
-
-
-def _array(values: Any) -> NDArray[Any]:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        return np.asarray((values.float() if values.dtype is torch.bfloat16 else values).numpy())
-    return np.asarray(values)
 
 
 def _cuts(p: Floats, protocol: BoundaryProtocol) -> tuple[list[Mask], Indices]:

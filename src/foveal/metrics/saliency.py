@@ -5,6 +5,7 @@ What they measure is said where each is computed: ``saliency_curves`` (F, E, pre
 ``saliency_structure`` (S) and ``saliency_weighted`` (weighted F).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -144,6 +145,19 @@ class SaliencyScores(Metric):
     full_state_update = False
     rows: list[Tensor]
 
+    SCORES = (
+        "mae",
+        "max_f",
+        "max_f_of_mean_curve",
+        "mean_of_max_f",
+        "mean_f",
+        "adaptive_f",
+        "s_measure",
+        "e_measure",
+        "max_e",
+        "adaptive_e",
+        "weighted_f",
+    )
     COLUMNS = ("index", "mae", "s_measure", "weighted_f", "not_finite")
 
     def __init__(self, min_max: bool = True) -> None:
@@ -176,14 +190,21 @@ class SaliencyScores(Metric):
         """
         return self.table[:, self.COLUMNS.index(name)]
 
+    def expect_none(self) -> None:
+        """Be ready to compute with other processes' pictures without one of this process."""
+        width = len(self.COLUMNS) + 4 + 2 * LEVELS
+        self.rows.append(torch.empty(0, width, dtype=torch.float64, device=self.device))
+
     def compute(self) -> dict[str, float]:
-        """Return the scores of all pictures so far, of all processes.
+        """Return the scores of all pictures so far, of all processes; nan where there are none.
 
         :attr:`curves` then holds the means of the pictures' curves, for a figure.
         """
         rows = dim_zero_cat(self.rows).cpu().numpy()
         rows = rows[np.unique(rows[:, 0], return_index=True)[1]]
         self.table = torch.from_numpy(rows[:, : len(self.COLUMNS)])
+        if not len(rows):
+            return {**dict.fromkeys(self.SCORES, math.nan), "min_max": float(self.min_max)}
         counts = rows[:, len(self.COLUMNS) :].astype(np.int64)
         adaptive = at_twice_the_mean(counts[:, :2], counts[:, 2:4])
         curves = saliency_curves(counts[:, 4:].reshape(-1, 2, LEVELS))
@@ -201,6 +222,6 @@ class SaliencyScores(Metric):
             "max_e": self.curves.e.max(),
             "adaptive_e": e_measure(adaptive).mean(),
             "weighted_f": mean["weighted_f"],
-            "min_max": self.min_max,
         }
-        return {name: float(value) for name, value in scores.items()}
+        found = {name: float(scores[name]) for name in self.SCORES}
+        return {**found, "min_max": float(self.min_max)}

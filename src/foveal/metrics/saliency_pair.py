@@ -6,13 +6,12 @@ on arrays, and a device without float64 could not give the reference's numbers.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
+from foveal.metrics.probability_maps import as_array, probabilities
 from foveal.metrics.saliency_parts import Floats, Mask, Parts, parts_of
 
 TRUE_ABOVE = 128
@@ -57,11 +56,11 @@ class SaliencyPair:
                 pixels without a label (-1).
 
         Example:
-            >>> pair = SaliencyPair.of(torch.tensor([[0.2, 0.6]]), torch.tensor([[0.0, 1.0]]))
+            >>> pair = SaliencyPair.of([[0.2, 0.6]], [[0.0, 1.0]])
             >>> pair.prediction, pair.truth
             (array([[0., 1.]]), array([[False,  True]]))
         """
-        given, wanted = _array(prediction), _array(truth)
+        given, wanted = as_array(prediction), as_array(truth)
         if given.shape != wanted.shape:
             raise ValueError(
                 "prediction and truth must have the same size, not "
@@ -72,8 +71,8 @@ class SaliencyPair:
                 f"a saliency map is [H, W] with at least one pixel, not {list(given.shape)}"
             )
         foreground = foreground_of(wanted)
-        values = _fractions(given, "prediction", "uint8, uint16, bool or float")
-        low, high = _range(values, "prediction")
+        values = probabilities(given)
+        low, high = values.min(), values.max()
         if min_max and low != high and (low, high) != (0, 1):
             values -= low
             values /= high - low
@@ -97,7 +96,7 @@ def foreground_of(truth: npt.ArrayLike | Tensor) -> Mask:
         ValueError: values out of range or not finite, uint8 of 0 and 1, pixels without a label
             (-1).
     """
-    values = _array(truth)
+    values = as_array(truth)
     if values.dtype == np.bool_:
         return values
     if values.dtype == np.uint8:
@@ -105,41 +104,9 @@ def foreground_of(truth: npt.ArrayLike | Tensor) -> Mask:
             raise ValueError("truth is uint8 with largest value 1: 0 and 1 belong in bool or float")
         foreground: Mask = values > TRUE_ABOVE
         return foreground
-    if values.dtype.kind == "f" and (values == -1).any():
+    if values.dtype.kind != "f":
+        raise TypeError(f"the truth must be uint8, bool or float, not {values.dtype}")
+    if (values == -1).any():
         raise ValueError("truth has pixels without a label (-1): cut the padding off first")
-    fractions = _fractions(values, "truth", "uint8, bool or float")
-    _range(fractions, "truth")
-    foreground = (
-        fractions > (TRUE_ABOVE + 0.5) / 255
-    )  # between two levels: rounding decides nothing
-    return foreground
-
-
-def _array(values: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        # NumPy has no bfloat16.
-        return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
-    return np.asarray(values)
-
-
-def _fractions(values: npt.NDArray[Any], what: str, allowed: str) -> Floats:
-    """Return values in [0, 1] as float64, a copy."""
-    if values.dtype.kind in "fb":
-        return values.astype(np.float64)
-    if values.dtype in (np.uint8, np.uint16):
-        fractions: Floats = values / float(np.iinfo(values.dtype).max)
-        return fractions
-    raise TypeError(f"{what} must be {allowed}, not {values.dtype}")
-
-
-def _range(fractions: Floats, what: str) -> tuple[float, float]:
-    low, high = float(fractions.min()), float(fractions.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"{what} has values that are not finite")
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"{what} lies in [{low:g}, {high:g}], not in [0, 1]; "
-            "probabilities are wanted, not logits, and uint8 for 0..255"
-        )
-    return low, high
+    # Between two levels: rounding decides nothing.
+    return probabilities(values, "truth") > (TRUE_ABOVE + 0.5) / 255

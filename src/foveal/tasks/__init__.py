@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SETUPS = {
     "classify": ("foveal.tasks.classify", "ClassifySetup"),
     "segment": ("foveal.tasks.segment", "SegmentSetup"),
+    "dense": ("foveal.tasks.dense", "DenseSetup"),
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchmetrics import Metric
 from torchvision.transforms import v2
 
 from foveal.config import ClassifyConfig
@@ -25,7 +26,7 @@ from foveal.data.loading import (
 )
 from foveal.data.parts import StoredPictures, with_targets
 from foveal.data.pictures import printable
-from foveal.data.sampling import BatchSampler
+from foveal.data.sampling import TrainingBatches
 from foveal.data.transforms import Preprocess, TrainTransform
 from foveal.losses import create_loss
 from foveal.metrics import ClassificationScores, MultiLabelScores, fgsm
@@ -55,6 +56,7 @@ class ClassifyTask(Task):
     """
 
     config: ClassifyConfig
+    scores: Metric
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class ClassifyTask(Task):
         num_classes: int,
         targets: np.ndarray,
         preprocess: Preprocess,
-        batches: BatchSampler | None = None,
+        batches: TrainingBatches | None = None,
         loader: DataLoader[Batch] | None = None,
     ) -> None:
         balanced = config.class_weights == "balanced"
@@ -191,7 +193,7 @@ class ClassifySetup(Setup):
             resolved = dataclasses.replace(config.data, image_size=image_size, layout=data.layout)
             self.config = dataclasses.replace(config, data=resolved)
             self.classes = data.classes
-            self.model = build_model(self.config, len(data.classes))
+            self.model = build_model(self.config, data.classes)
             check_input_size(self.model, image_size)
             self.preprocess = preprocess_of(self.model, image_size)
         else:
@@ -260,7 +262,7 @@ class ClassifySetup(Setup):
         return np.ascontiguousarray(self.splits[split].targets).tobytes()
 
     def loader(
-        self, split: str, batches: BatchSampler, *, augmented: bool = False
+        self, split: str, batches: TrainingBatches, *, augmented: bool = False
     ) -> DataLoader[Batch]:
         """Return batches (x [B, C, H, W], target [B] or [B, K], index [B]) of a split."""
         transform = (

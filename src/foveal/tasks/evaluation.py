@@ -11,7 +11,7 @@ from foveal.config import ClassifyConfig, task_of
 from foveal.tasks import make_setup
 from foveal.tasks.hardware import trainer_arguments
 from foveal.tasks.progress import progress_arguments, quiet_lightning
-from foveal.tasks.run import Run, load, read_config, run_folder, with_sliding
+from foveal.tasks.run import Run, load, read_config, run_folder, with_part
 
 Split = Literal["train", "val", "test"]
 
@@ -85,7 +85,7 @@ def evaluate(
         if not isinstance(config, ClassifyConfig):
             raise ValueError(f"fgsm is of classify runs, and {folder} is of {task_of(config)}")
         config = dataclasses.replace(config, fgsm=fgsm)
-    config = with_sliding(config, sliding, folder)
+    config = with_part(config, "sliding", sliding, folder)
     data = config.data
     if root is not None:
         data = dataclasses.replace(data, root=str(root), layout=layout, labels=None, domain=None)

@@ -26,7 +26,7 @@ from foveal.tasks.run import (
     load,
     read_config,
     run_folder,
-    with_sliding,
+    with_part,
     write_json,
     write_text,
 )
@@ -120,7 +120,7 @@ def predict(
         DamagedPictureError: a picture will not open.
     """
     folder = run_folder(run.path if isinstance(run, Run) else run)
-    config = with_sliding(read_config(folder), sliding, folder)
+    config = with_part(read_config(folder), "sliding", sliding, folder)
     model = load(folder)
     module, name = PREDICTIONS[task_of(config)]
     kind: type[Predictions] = getattr(importlib.import_module(module), name)

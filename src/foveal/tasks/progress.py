@@ -64,9 +64,17 @@ class BatchLines(Callback):
 
 @contextmanager
 def reading_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function of (done, total) that draws a bar in a terminal and else does nothing."""
+    """Yield a function of (done, total): a bar in a terminal, elsewhere a line each half minute."""
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        last = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
+                print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+
+        yield tell
         return
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task(what, total=None)

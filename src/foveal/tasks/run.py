@@ -14,7 +14,17 @@ import yaml
 from safetensors.torch import load_file, save
 from torch import nn
 
-from foveal.config import SegmentConfig, TrainConfig, from_dict, task_of, to_dict, updated
+from foveal.config import (
+    DENSE_TASKS,
+    BackboneConfig,
+    ClassifyConfig,
+    DenseConfig,
+    TrainConfig,
+    from_dict,
+    task_of,
+    to_dict,
+    updated,
+)
 from foveal.data.transforms import Preprocess, WholePreprocess
 from foveal.files import replacing
 from foveal.models import TASK_NETWORKS, check_input_size, create_model, list_models
@@ -32,9 +42,16 @@ FREE_TO_CHANGE = {
     "data.workers",
     "data.root",
     "sliding.window_batch",
+    "inference.bits",
+    *(f"data.{task}.root" for task in DENSE_TASKS),
 }
 # Values that a run replaces by what it found.
-RESOLVED_LATER = {"data.image_size": None, "data.layout": "auto"}
+RESOLVED_LATER: dict[str, Any] = {
+    "data.image_size": None,
+    "data.layout": "auto",
+    "tasks": [],
+    **{f"data.{task}.layout": "auto" for task in DENSE_TASKS},
+}
 
 
 @dataclass(frozen=True)
@@ -101,26 +118,35 @@ def read_config(folder: Path) -> TrainConfig:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def with_sliding(config: TrainConfig, changes: Mapping[str, Any] | None, run: Path) -> TrainConfig:
-    """Return a config that looks at whole pictures in another way.
+_PARTS = {
+    "sliding": ("windows, scales and mirror images", "segment"),
+    "inference": ("scales and tiles of maps", "dense"),
+    "scores": ("how maps are scored", "dense"),
+}
+
+
+def with_part(
+    config: TrainConfig, part: str, changes: Mapping[str, Any] | None, run: Path
+) -> TrainConfig:
+    """Return a config in which something of a part is different.
 
     Args:
         config: of a run.
-        changes: fields of ``SlidingConfig`` with their values.
+        part: name of the field: ``sliding``, ``inference`` or ``scores``.
+        changes: fields of that part with their values.
         run: for the message.
 
     Raises:
-        ValueError: the run is not one of segmentation, an unknown field, or a wrong value.
+        ValueError: runs of this task have no such part, an unknown field, or a wrong value.
     """
     if not changes:
         return config
-    if not isinstance(config, SegmentConfig):
-        raise ValueError(
-            f"windows, scales and mirror images are of segment runs, and {run} is of "
-            f"{task_of(config)}"
-        )
-    sliding = updated(config.sliding, changes, "sliding.")
-    return dataclasses.replace(config, sliding=sliding)
+    if not hasattr(config, part):
+        what, task = _PARTS[part]
+        raise ValueError(f"{part} ({what}) is of {task} runs, and {run} is of {task_of(config)}")
+    new = updated(getattr(config, part), changes, f"{part}.")
+    changed: TrainConfig = dataclasses.replace(config, **{part: new})
+    return changed
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:
@@ -156,7 +182,7 @@ def _defined(value: Any) -> Any:
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
     """Return the keys in which two configs would give different results."""
     a, b = (_flatten(to_dict(config)) for config in (old, new))
-    free = FREE_TO_CHANGE | {key for key, value in RESOLVED_LATER.items() if b[key] == value}
+    free = FREE_TO_CHANGE | {k for k, value in RESOLVED_LATER.items() if b.get(k, "") == value}
     return [k for k in sorted(a.keys() | b.keys()) if k not in free and a.get(k) != b.get(k)]
 
 
@@ -188,7 +214,7 @@ def save_weights(
         "classes": json.dumps(list(classes), ensure_ascii=False),
         "preprocess": json.dumps(pre.to_dict()),
     }
-    if isinstance(config, SegmentConfig):
+    if isinstance(config, BackboneConfig):
         metadata["backbone"] = config.backbone or ""
         metadata["backbone_args"] = json.dumps(dict(config.backbone_args))
     # Clones, because safetensors refuses tensors that share memory (tied weights).
@@ -227,12 +253,10 @@ def load(run: str | Path | Run) -> nn.Module:
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     classes = tuple(json.loads(metadata["classes"]))
-    model = build_model(
-        dataclasses.replace(config, pretrained=False, checkpoint=None), len(classes)
-    )
+    model = build_model(dataclasses.replace(config, pretrained=False, checkpoint=None), classes)
     model.load_state_dict(load_file(path))
     model.classes = classes  # type: ignore[assignment]
-    kind = WholePreprocess if isinstance(config, SegmentConfig) else Preprocess
+    kind = Preprocess if isinstance(config, ClassifyConfig) else WholePreprocess
     preprocess = kind.from_dict(json.loads(metadata["preprocess"]))
     model.preprocess = preprocess  # type: ignore[assignment]
     if "colors" in metadata:
@@ -241,8 +265,12 @@ def load(run: str | Path | Run) -> nn.Module:
     return model.eval()
 
 
-def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
+def build_model(config: TrainConfig, classes: Sequence[str]) -> nn.Module:
     """Return the network that a config describes, with the starting weights it asks for.
+
+    Args:
+        config: of the run.
+        classes: names of its outputs; of a dense network its tasks.
 
     Raises:
         ValueError: ``model_args`` holds what the run decides, or channels that no picture has, or
@@ -252,16 +280,18 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
     _check_task(config)
     checkpoint = find_state_dict(read_checkpoint(config.checkpoint)) if config.checkpoint else None
     arguments: dict[str, Any] = dict(config.model_args)
-    if isinstance(config, SegmentConfig):
+    if isinstance(config, DenseConfig):
+        arguments["tasks"] = tuple(classes)
+    else:
+        arguments["num_classes"] = len(classes)
+    if isinstance(config, BackboneConfig):
         if config.backbone is not None:
             arguments["backbone"] = config.backbone
         if config.backbone_args:
             arguments["backbone_args"] = config.backbone_args
         if checkpoint is not None and not any(key.startswith("backbone.") for key in checkpoint):
             arguments["backbone_checkpoint"], checkpoint = config.checkpoint, None
-    model = create_model(
-        config.model, pretrained=config.pretrained, num_classes=num_classes, **arguments
-    )
+    model = create_model(config.model, pretrained=config.pretrained, **arguments)
     # A checkpoint is the plain network's, or of one that had the layers already.
     source = f"the checkpoint {config.checkpoint!r}"
     loads_last = checkpoint is not None and any(map(holds_inserted, checkpoint))
@@ -298,6 +328,8 @@ def check_model_args(config: TrainConfig) -> None:
         "backbone_args": "backbone_args",
         "backbone_checkpoint": "checkpoint",
     }
+    if isinstance(config, DenseConfig):
+        elsewhere["tasks"] = "tasks"
     for key in elsewhere:
         if key in config.model_args:
             raise ValueError(f"model_args.{key} is --{elsewhere[key]}: give it there")

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from foveal.config import SegmentConfig
@@ -26,7 +25,7 @@ from foveal.data.loading import (
 )
 from foveal.data.mask_transforms import MaskTrainTransform, WholePicture
 from foveal.data.masks import IGNORED, ChosenMasks, LabelMap, MaskedPictures
-from foveal.data.sampling import BatchSampler
+from foveal.data.sampling import TrainingBatches
 from foveal.data.segmentation import read_segmentation
 from foveal.data.transforms import WholePreprocess
 from foveal.losses import WithAuxiliary, create_loss
@@ -72,7 +71,7 @@ class SegmentTask(Task):
         classes: tuple[str, ...],
         pixels: NDArray[np.int64] | None,
         window: int,
-        batches: BatchSampler | None = None,
+        batches: TrainingBatches | None = None,
         loader: DataLoader[Batch] | None = None,
     ) -> None:
         weight = None if pixels is None else balanced_weights(pixels)
@@ -90,24 +89,6 @@ class SegmentTask(Task):
             loader=loader,
         )
         self.window = window
-
-    def make_optimizer(self) -> Optimizer:
-        """Return timm's optimiser, with a higher rate for what is not the backbone's."""
-        optimizer = super().make_optimizer()
-        backbone = getattr(self.model, "backbone", None)
-        own = set() if backbone is None else {id(p) for p in backbone.parameters()}
-        scales = (1.0, self.config.head_lr_scale)  # the backbone first: its rate is recorded
-        if not own:
-            return optimizer
-        groups = []
-        for scale, of_backbone in zip(scales, (True, False), strict=True):
-            for group in optimizer.param_groups:
-                chosen = [p for p in group["params"] if (id(p) in own) == of_backbone]
-                if chosen:
-                    # timm's schedules multiply the rate by this.
-                    groups.append({**group, "params": chosen, "lr_scale": scale})
-        optimizer.param_groups = groups
-        return optimizer
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Return the loss of one batch of crops."""
@@ -209,7 +190,7 @@ class SegmentSetup(Setup):
             resolved = dataclasses.replace(config.data, image_size=image_size, layout=data.layout)
             self.config = dataclasses.replace(config, data=resolved)
             self.classes = data.classes
-            self.model = build_model(self.config, len(data.classes))
+            self.model = build_model(self.config, data.classes)
             for side in {image_size, config.sliding.window or image_size}:
                 check_input_size(self.model, side)
             self.preprocess = WholePreprocess(image_size=image_size, **normalization_of(self.model))
@@ -248,7 +229,7 @@ class SegmentSetup(Setup):
         return size if training else min(size, self.config.sliding.window_batch)
 
     def loader(
-        self, split: str, batches: BatchSampler, *, augmented: bool = False
+        self, split: str, batches: TrainingBatches, *, augmented: bool = False
     ) -> DataLoader[Any]:
         """Return batches of a split: crops in one tensor, or whole pictures as a list.
 

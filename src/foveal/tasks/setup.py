@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from foveal.config import TrainConfig
 from foveal.data.loading import SoundPictures, probe_all
-from foveal.data.sampling import BatchSampler
+from foveal.data.sampling import BatchSampler, TrainingBatches
 from foveal.data.transforms import Preprocess
 from foveal.tasks.progress import reading_bar
 from foveal.tasks.report import Figure
@@ -51,7 +51,7 @@ class Setup(ABC):
 
     @abstractmethod
     def loader(
-        self, split: str, batches: BatchSampler, *, augmented: bool = False
+        self, split: str, batches: TrainingBatches, *, augmented: bool = False
     ) -> DataLoader[Any]:
         """Return batches of a split."""
 
@@ -128,7 +128,7 @@ class Setup(ABC):
         assert self.config.data.batch_size is not None
         return self.config.data.batch_size
 
-    def batches(self, split: str, *, shuffle: bool = False) -> BatchSampler:
+    def batches(self, split: str, *, shuffle: bool = False) -> TrainingBatches:
         """Return this process's batches of a split, in training order or in evaluation's."""
         return BatchSampler(
             self.size(split),

@@ -14,9 +14,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from foveal.config import TrainConfig
-from foveal.data.sampling import BatchSampler, seed_torch
+from foveal.config import BackboneConfig, TrainConfig
+from foveal.data.sampling import TrainingBatches, seed_torch
 from foveal.losses import OnlineLabelSmoothing
+from foveal.metrics import MapScores
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 POLY_POWER = {"poly": 0.9, "linear": 1.0}
@@ -42,10 +43,10 @@ class Task(LightningModule):
         config: TrainConfig,
         model: nn.Module,
         loss: nn.Module,
-        scores: Metric,
+        scores: Metric | MapScores,
         *,
         monitor: str,
-        batches: BatchSampler | None = None,
+        batches: TrainingBatches | None = None,
         loader: DataLoader[Any] | None = None,
     ) -> None:
         super().__init__()
@@ -108,15 +109,32 @@ class Task(LightningModule):
         return steps if self.config.max_steps is None else min(steps, self.config.max_steps)
 
     def make_optimizer(self) -> Optimizer:
-        """Return timm's optimiser: biases and norms without weight decay."""
+        """Return timm's optimiser: biases and norms without weight decay.
+
+        Where the config has a rate of its own for heads, what is not the backbone's gets it.
+        """
         config = self.config
-        return create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             self.model,
             opt=config.optimizer,
             lr=config.lr,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
         )
+        backbone = getattr(self.model, "backbone", None)
+        if backbone is None or not isinstance(config, BackboneConfig):
+            return optimizer
+        own = {id(p) for p in backbone.parameters()}
+        scales = (1.0, config.head_lr_scale)  # the backbone first: its rate is recorded
+        groups = []
+        for scale, of_backbone in zip(scales, (True, False), strict=True):
+            for group in optimizer.param_groups:
+                chosen = [p for p in group["params"] if (id(p) in own) == of_backbone]
+                if chosen:
+                    # timm's schedules multiply the rate by this.
+                    groups.append({**group, "params": chosen, "lr_scale": scale})
+        optimizer.param_groups = groups
+        return optimizer
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and timm's schedule."""

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from foveal.losses.maps import balanced_map_cross_entropy, map_cross_entropy
+from foveal.losses.map_cross_entropy import balanced_map_cross_entropy, map_cross_entropy
 
 
 def log_sigmoid(x):

@@ -1,0 +1,85 @@
+"""Runs that name what a picture shows."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from foveal.config.checks import at_least, within
+from foveal.config.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes to training pictures (torchvision.transforms.v2).
+
+    Attributes:
+        min_scale: smallest share of the picture's area that a random crop keeps; 1 keeps all.
+        padding: border in pixels for a random shift of small pictures; used with min_scale 1.
+        hflip: probability of a left-right mirror image.
+        vflip: probability of an upside-down mirror image.
+        color_jitter: strength of random brightness, contrast and saturation; 0 is off.
+        randaugment: magnitude of RandAugment, 1 to 30, two operations a picture; 0 is off.
+        erasing: probability that a random rectangle is erased.
+        mixup: alpha of mixup's Beta distribution; 0 is off.
+        cutmix: alpha of cutmix's Beta distribution; 0 is off. With both, each batch draws one.
+    """
+
+    min_scale: float = 0.35
+    padding: int = 0
+    hflip: float = 0.5
+    vflip: float = 0.0
+    color_jitter: float = 0.0
+    randaugment: int = 0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("hflip", "vflip", "erasing"):
+            within(f"augment.{name}", getattr(self, name), 0, 1)
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"augment.min_scale must lie in (0, 1], not {self.min_scale!r}")
+        within("augment.randaugment", self.randaugment, 0, 30)
+        for name in ("padding", "color_jitter", "mixup", "cutmix"):
+            at_least(f"augment.{name}", getattr(self, name), 0)
+        if self.padding and self.min_scale < 1:
+            raise ValueError(
+                f"augment.padding needs augment.min_scale 1, not {self.min_scale!r}: a random crop "
+                "shifts the picture already"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig(TrainConfig):
+    """Train a network to name what a picture shows.
+
+    Attributes:
+        augment: random changes to training pictures.
+        multi_label: a picture may show several classes or none; labels come from a CSV.
+        class_weights: ``balanced`` weights the loss by the inverse of each class's frequency.
+        fgsm: strength of the fast gradient sign attack in the final test, in picture values
+            [0, 1]; 0 is off. It adds the score ``test/accuracy_fgsm``.
+    """
+
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    multi_label: bool = False
+    class_weights: Literal["none", "balanced"] = "none"
+    fgsm: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("fgsm", self.fgsm, 0, 1)
+        if self.multi_label and (self.loss != "cross_entropy" or self.loss_args):
+            raise ValueError(
+                "multi_label trains the binary cross entropy of each class: leave loss and "
+                "loss_args out"
+            )
+        if self.multi_label and self.data.label_noise:
+            raise ValueError(
+                "data.label_noise swaps the one class of a picture, and multi_label has any "
+                "number of them: leave one of the two out"
+            )
+        if self.multi_label and self.fgsm:
+            raise ValueError(
+                "fgsm attacks the one class of a picture, and multi_label has any number of them: "
+                "leave one of the two out"
+            )
