@@ -8,8 +8,7 @@ from PIL import Image
 
 from foveal.cli import main
 from foveal.data.dense import read_dense
-from foveal.data.scenes.drawn import DRAWN
-from foveal.data.scenes.plan import SPLITS, plan
+from foveal.data.scenes import maps
 
 STEMS = ("a", "b", "c", "d")
 TASKS = ("saliency", "edge", "skeleton")
@@ -88,15 +87,29 @@ def test_the_tasks_that_have_maps_or_the_one_that_is_named(folder, capsys):
     # Half as bright: 127 / 255 is missing in the share of pixels that are true.
     truth = [(20 * (20 - seed)) / (36 * 40) for seed in range(4)]
     assert found["test/saliency/mae"] == pytest.approx(127 / 255 * np.mean(truth), abs=1e-9)
-    flags = ["--data.root", "data", "--data.labels", "edge"]
+    flags = ["--data.root", "data", "--tasks", "edge"]
     assert scores(capsys, "--predictions", folder / "edge", *FEW, *flags)["test/edge/ods"] == 1
     message = failing(
         capsys, "--predictions", "edge", "--task", "dense", "--data.root", "data", "--json"
     )
     assert message == (
-        "data: may have maps for several tasks, and edge has no folder saliency/, edge/ or "
-        "skeleton/: say which maps are meant with --data.labels"
+        "edge: has no folder saliency/, edge/ or skeleton/: say with --tasks of which task all its "
+        "maps are"
     )
+
+
+def test_one_task_of_its_own_and_the_others_of_one_set(folder, capsys):
+    (folder / "maps" / "saliency").rename(folder / "saliency")
+    for path in (folder / "data" / "edge" / "test").iterdir():  # not the truth that is to be taken
+        path.unlink()
+    grey(folder / "lines" / "images" / "test" / "a.png", np.zeros((36, 40, 3)))
+    truth = np.asarray(Image.open(folder / "maps" / "edge" / "a.png"))
+    grey(folder / "lines" / "edge" / "test" / "a.png", np.where(truth, 255, 0))
+    flags = ["--data.root", "data", "--data.edge.root", "lines"]
+    found = scores(capsys, *PREDICTIONS, *flags)
+    assert found["test/edge/ods"] == found["test/skeleton/ods"] == 1
+    assert not any("saliency" in name for name in found)
+    assert scores(capsys, *PREDICTIONS, *flags, "--tasks", "skeleton, edge") == found
 
 
 def test_sets_of_their_own(folder, capsys):
@@ -122,24 +135,17 @@ def test_maps_that_are_dark_on_white(folder, capsys):
 
 
 def test_the_built_in_scenes(tmp_path, monkeypatch, capsys):
-    for split, count in {"train": 3, "val": 2, "test": 2}.items():
-        monkeypatch.setitem(SPLITS, split, count)
-    monkeypatch.setattr(DRAWN, "_arrays", {})  # of other scenes with the same names
-    monkeypatch.setattr(DRAWN, "bytes", 0)
-    plan.cache_clear()
-    try:
-        data = read_dense(None, task="saliency", domain="night")
-        pictures = data.splits["val"]
-        for index in range(len(pictures)):
-            grey(tmp_path / f"{pictures.name(index)}.png", 255 * pictures.truth(index).map)
-        words = ["--predictions", tmp_path, "--split", "val"]
-        night = ["--data.layout", "scenes", "--data.domain", "night", "--data.labels", "saliency"]
-        for flags in (night, ["--data.saliency.domain", "night"]):
-            assert scores(capsys, *words, *flags)["val/saliency/mae"] == 0
-        message = failing(capsys, *words, "--task", "dense", "--data.labels", "saliency")
-        assert "there is no map of scenes-v1-clean-val[0]" in message
-    finally:
-        plan.cache_clear()
+    monkeypatch.setitem(maps._SCORED, "val", 2)
+    pictures = read_dense(None, task="saliency", domain="night").splits["val"]
+    assert len(pictures) == 2
+    for index in range(2):
+        grey(tmp_path / f"{pictures.name(index)}.png", 255 * pictures.truth(index).map)
+    words = ["--predictions", tmp_path, "--split", "val"]
+    night = ["--data.layout", "scenes", "--data.domain", "night", "--tasks", "saliency"]
+    for flags in (night, ["--data.saliency.domain", "night"]):
+        assert scores(capsys, *words, *flags)["val/saliency/mae"] == 0
+    message = failing(capsys, *words, "--task", "dense", "--tasks", "saliency")
+    assert "there is no map of scenes-v1-clean-val[0]" in message
 
 
 def test_either_a_run_or_maps(folder, capsys):
@@ -189,13 +195,19 @@ def test_all_splits_are_for_maps(folder, capsys):
 
 def test_wrong_values(folder, capsys):
     words = [*PREDICTIONS, "--task", "dense", "--data.root", "data"]
-    both = failing(capsys, *words, "--data.edge.layout", "pairs")
-    assert both == (
-        "--data.root is of one set for all tasks, and --data.edge.layout of a set for one: give "
-        "either the one kind or the other"
-    )
     assert "unknown task 'edges': did you mean 'edge'" in failing(
-        capsys, *words, "--data.labels", "edges"
+        capsys, *words, "--tasks", "saliency,edges"
+    )
+    assert failing(capsys, *words, "--data.labels", "edge") == (
+        "--data.labels is for other data: --tasks says which maps are meant"
+    )
+    assert failing(capsys, *words, "--data.edge.layout", "pairs", "--tasks", "saliency") == (
+        "--data.edge.layout is given, but edge is not among the tasks saliency: leave one of the "
+        "two out"
+    )
+    alone = [*PREDICTIONS, "--task", "dense", "--data.edge.root", "data"]
+    assert failing(capsys, *alone, "--tasks", "edge,skeleton") == (
+        "--data.skeleton.root is missing: say where its pictures are"
     )
     assert failing(capsys, *words, "--workers", "0") == "--workers must be at least 1, not 0"
     assert "--counts must be a file, and maps is a folder" in failing(
@@ -204,7 +216,7 @@ def test_wrong_values(folder, capsys):
     wrong = failing(capsys, *words, "--scores.thresholds", "many")
     assert "'scores.thresholds' must be int, not 'many'" in wrong
     assert failing(capsys, *words, "--scores.thresholds", "0") == (
-        "thresholds must be at least 1, not 0"
+        "scores.thresholds must be at least 1, not 0"
     )
     assert "did you mean '--scores.min_max'" in failing(capsys, *words, "--scores.minmax")
     (folder / "maps" / "edge" / "d.png").unlink()

@@ -29,7 +29,12 @@ def test_elsewhere_steps_are_lines_at_times(monkeypatch, capsys):
         for done in range(1, 10):
             now[0] += 10
             step(done, 9)
-            step_of("edge", done, 9)
+            step_of("checking" if done < 5 else "edge", done, 9)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "edge  4/9\nedge  8/9\n"  # more than 30 s after the one before
+    assert captured.err.splitlines() == [  # more than 30 s after the one before
+        "opening: 4/9",
+        "checking: 4/9",
+        "opening: 8/9",
+        "edge: 8/9",
+    ]

@@ -2,29 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveal.cli.parser import add_part, given_part
-from foveal.config import DENSE_TASKS, updated
+from foveal.config import DENSE_TASKS, MapScoresConfig, updated
+from foveal.names import unknown
 
 if TYPE_CHECKING:
     from foveal.data.dense import DenseData
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoresConfig:
-    """How maps are scored.
-
-    Attributes:
-        min_max: stretch each saliency map to span 0 to 1 first, as PySODMetrics does.
-        thresholds: number of thresholds at which edges and skeletons are cut.
-    """
-
-    min_max: bool = True
-    thresholds: int = 99
 
 
 def add_map_arguments(parser: Any) -> None:
@@ -42,12 +29,13 @@ def add_map_arguments(parser: Any) -> None:
         "pictures' names without suffix; 8 or 16 bits, or .npy",
     )
     add("--task", metavar="TASK", help="task of these maps: dense")
+    add("--tasks", metavar="A,B", help="which maps (default: all that the data and DIR have)")
     for task in DENSE_TASKS:
         add(f"--data.{task}.root", metavar="VALUE", help=f"data with {task} maps")
         add(f"--data.{task}.layout", metavar="VALUE", help="layout of these data (default: auto)")
         add(f"--data.{task}.domain", metavar="VALUE", help="which of their domains, of several")
     add("--inverted", action="store_const", const=True, help="the maps are dark on white")
-    add_part(parser, ScoresConfig, "scores.", without_run=True)
+    add_part(parser, MapScoresConfig, "scores.", without_run=True, leave_out=("val_thresholds",))
     add(
         "--workers",
         type=int,
@@ -74,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--workers must be at least 1, not {args.workers}")
     if args.counts is not None and args.counts.is_dir():
         raise ValueError(f"--counts must be a file, and {args.counts} is a folder")
-    scores = updated(ScoresConfig(), given_part(args, ScoresConfig, "scores."), "scores.")
+    scores = updated(MapScoresConfig(), given_part(args, MapScoresConfig, "scores."), "scores.")
 
     from foveal.tasks.map_evaluation import evaluate_maps
     from foveal.tasks.progress import steps_bar
@@ -111,47 +99,61 @@ def _data(args: argparse.Namespace) -> "Mapping[str, DenseData]":
     """Read the data that hold the truth, of each task that is meant."""
     from foveal.data.dense import read_dense
 
-    common = _given(args, "", ("root", "layout", "labels", "domain"))
-    own = {
-        task: _given(args, f"data.{task}.", ("root", "layout", "domain")) for task in DENSE_TASKS
-    }
-    own = {task: given for task, given in own.items() if given}
-    if own and common:
-        first = next(f"--data.{task}.{key}" for task, given in own.items() for key in given)
-        raise ValueError(
-            f"--data.{next(iter(common))} is of one set for all tasks, and {first} of a set for "
-            "one: give either the one kind or the other"
-        )
-    if not own:
-        labels = common.pop("labels", None)
-        tasks = [labels] if labels is not None else _tasks(args)
-        own = dict.fromkeys(tasks, common)
+    if args.labels is not None:
+        raise ValueError("--data.labels is for other data: --tasks says which maps are meant")
+    common = _given(args, "")
+    own = {task: given for task in DENSE_TASKS if (given := _given(args, f"data.{task}."))}
+    tasks = _tasks(args, own, common)
+    sets = {task: own.get(task, common) for task in tasks}
     return {
         task: read_dense(
             given.get("root"), given.get("layout", "auto"), task=task, domain=given.get("domain")
         )
-        for task, given in own.items()
+        for task, given in sets.items()
     }
 
 
-def _given(args: argparse.Namespace, prefix: str, keys: Iterable[str]) -> dict[str, str]:
-    """Return what flags of these names gave."""
-    values = {key: vars(args)[prefix + key] for key in keys}
+def _given(args: argparse.Namespace, prefix: str) -> dict[str, str]:
+    """Return what flags about a set gave."""
+    values = {key: vars(args)[prefix + key] for key in ("root", "layout", "domain")}
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _tasks(args: argparse.Namespace) -> list[str]:
-    """Return the tasks that are meant where one set may have maps for several."""
-    from foveal.data.layouts import LAYOUTS, locate
+def _tasks(
+    args: argparse.Namespace, own: Mapping[str, Mapping[str, str]], common: Mapping[str, str]
+) -> list[str]:
+    """Return the tasks that are meant: as in training, but no more than there are maps of.
 
-    name, _ = locate(args.root, args.layout or "auto", "dense", default="scenes")
-    tasks = LAYOUTS[name].maps
-    if len(tasks) == 1:
-        return list(tasks)
-    if found := [task for task in tasks if Path(args.predictions, task).is_dir()]:
-        return found
-    raise ValueError(
-        f"{args.root or name}: may have maps for several tasks, and {args.predictions} has no "
-        f"folder {', '.join(f'{task}/' for task in tasks[:-1])} or {tasks[-1]}/: say which maps "
-        "are meant with --data.labels"
-    )
+    Args:
+        args: of the command.
+        own: tasks with a set of their own.
+        common: what was said of the set for all others.
+    """
+    from foveal.data.dense import tasks_of
+
+    if args.tasks is not None:
+        tasks = [task.strip() for task in args.tasks.split(",")]
+        for task in tasks:
+            if task not in DENSE_TASKS:
+                raise ValueError(unknown("task", task, DENSE_TASKS))
+            if task not in own and own and not common:
+                raise ValueError(f"--data.{task}.root is missing: say where its pictures are")
+        for task in own:
+            if task not in tasks:
+                raise ValueError(
+                    f"--data.{task}.{next(iter(own[task]))} is given, but {task} is not among the "
+                    f"tasks {', '.join(tasks)}: leave one of the two out"
+                )
+        return tasks
+    if own and not common:
+        return list(own)
+    tasks = [t for t in tasks_of(args.root, args.layout or "auto") if t not in own]
+    if len({*tasks, *own}) > 1:
+        tasks = [task for task in tasks if Path(args.predictions, task).is_dir()]
+    if not tasks and not own:
+        folders = f"{', '.join(f'{task}/' for task in DENSE_TASKS[:-1])} or {DENSE_TASKS[-1]}/"
+        raise ValueError(
+            f"{args.predictions}: has no folder {folders}: say with --tasks of which task all its "
+            "maps are"
+        )
+    return [*own, *tasks]

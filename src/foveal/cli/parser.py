@@ -210,6 +210,7 @@ def add_part(
     prefix: str,
     *,
     without_run: bool = False,
+    leave_out: Sequence[str] = (),
 ) -> None:
     """Make flags of a part of a config that say what shall differ from a run's own.
 
@@ -218,8 +219,11 @@ def add_part(
         part: the part's class.
         prefix: what stands before the fields' names, such as ``sliding.``.
         without_run: the command needs no run; the help then names the part's defaults.
+        leave_out: fields that the command has no use for.
     """
     for key, hint, default, text in _fields(part, prefix):
+        if key.removeprefix(prefix) in leave_out:
+            continue
         own = str(default).lower() if hint is bool else default
         shown = own if without_run else "the run's own"
         _add_field(parser, key, hint, f"{text} (default: {shown})")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveal.config import DENSE_TASKS
-from foveal.data.check import distinct_splits
+from foveal.data.check_report import distinct_splits
 from foveal.data.dense import DenseData, MappedPictures, Truth
 from foveal.data.pictures import printable
 from foveal.data.prediction_maps import find_prediction_maps, read_prediction_map

@@ -1,5 +1,6 @@
 """How a run tells what it is doing: bars in a terminal, plain lines elsewhere."""
 
+import functools
 import logging
 import sys
 import time
@@ -65,10 +66,17 @@ class BatchLines(Callback):
 @contextmanager
 def reading_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function of (done, total): a bar in a terminal, elsewhere a line each half minute."""
+    with steps_bar() as tell:
+        yield functools.partial(tell, what)
+
+
+@contextmanager
+def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield the same for several things after another: a function of (what, done, total)."""
     if not sys.stderr.isatty():
         last = time.monotonic()
 
-        def tell(done: int, total: int) -> None:
+        def tell(what: str, done: int, total: int) -> None:
             nonlocal last
             if time.monotonic() - last > SECONDS_BETWEEN_LINES:
                 last = time.monotonic()
@@ -77,29 +85,10 @@ def reading_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield tell
         return
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
-
-
-@contextmanager
-def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function of (what, done, total): a bar in a terminal, else a line at times."""
-    if sys.stderr.isatty():
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("", total=None)
-            yield lambda what, done, total: progress.update(
-                bar, description=what, completed=done, total=total
-            )
-        return
-    last_line = time.monotonic()
-
-    def tell(what: str, done: int, total: int) -> None:
-        nonlocal last_line
-        if time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
-            last_line = time.monotonic()
-            print(f"{what}  {done}/{total}", file=sys.stderr, flush=True)
-
-    yield tell
+        bar = progress.add_task("", total=None)
+        yield lambda what, done, total: progress.update(
+            bar, description=what, completed=done, total=total
+        )
 
 
 @contextmanager
