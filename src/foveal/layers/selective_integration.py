@@ -13,8 +13,8 @@ from foveal.names import unknown
 class SelectiveIntegration(nn.Module):
     """Bring the maps of several levels to one size and add those that a task selects: DFIM.
 
-    Each level is resized bilinearly (corners aligned) to the size of one of them, and projected;
-    the projections f_i are shared by the tasks. For each task
+    Each level is resized bilinearly (corners aligned) to the size of one of them, and projected by
+    a 1x1 convolution and GroupNorm; the projections f_i are shared by the tasks. For each task
 
         u = gn(conv_1x1(relu(gn(conv_1x1(sum_i f_i)))))
         g = softmax(W2 relu(W1 mean(u)))
@@ -112,8 +112,10 @@ class SelectiveIntegration(nn.Module):
             integrated = total
             if self.selected is not None:
                 weights = largest(self._gates(total, task), self.selected)
-                terms = [x * weights[:, i, None, None, None] for i, x in enumerate(maps)]
-                integrated = sum(terms[1:], start=terms[0])
+                weights = weights[..., None, None, None]
+                integrated = maps[0] * weights[:, 0]
+                for x, weight in zip(maps[1:], weights.unbind(1)[1:], strict=True):
+                    integrated = torch.addcmul(integrated, x, weight)
             result[task] = F.relu(self.convs[task](F.relu(integrated)))
         return result
 
@@ -148,10 +150,14 @@ class SelectiveIntegration(nn.Module):
         size = [like.shape[2], like.shape[3]]
         maps = []
         for i, project in enumerate(self.merge):
-            x = levels[i]
+            x, (convolve, norm) = levels[i], project
+            # A 1x1 convolution without bias and a resizing may change places: the convolution
+            # comes first on levels that are coarser, where it has fewer places to go through.
+            if i > self.level:
+                x = convolve(x)
             if i != self.level:
                 x = F.interpolate(x, size, mode="bilinear", align_corners=True)
-            maps.append(project(x))
+            maps.append(norm(x if i > self.level else convolve(x)))
         return maps
 
     def _gates(self, total: torch.Tensor, task: str) -> torch.Tensor:
