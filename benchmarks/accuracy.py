@@ -10,6 +10,8 @@
     python benchmarks/accuracy.py scenes_fine --out losses.jsonl
     python benchmarks/accuracy.py camvid_heads --root CamVid --out camvid.jsonl
     python benchmarks/accuracy.py camvid_deeplabv3 --root CamVid --out camvid.jsonl
+    python benchmarks/accuracy.py dense --root SALIENCY EDGES SKELETONS --out dense.jsonl
+    python benchmarks/accuracy.py dense_scenes --out dense.jsonl
     python benchmarks/accuracy.py --show accuracy.jsonl
 
 Each finished run is one line of JSON in the file, under a hash of its config; runs that are there
@@ -39,7 +41,12 @@ from foveal.config import (
     AugmentConfig,
     ClassifyConfig,
     DataConfig,
+    DenseAugmentConfig,
+    DenseConfig,
+    DenseDataConfig,
     Insertion,
+    MapScoresConfig,
+    MapSetConfig,
     SegmentAugmentConfig,
     SegmentConfig,
     SlidingConfig,
@@ -57,6 +64,8 @@ TUNING_SEEDS = {  # PACS has 84 pictures to validate with
     "scenes_fine": (100,),
     "camvid_heads": (100,),
     "camvid_deeplabv3": (100,),
+    "dense": (100,),
+    "dense_scenes": (100,),
 }
 RATES = (1e-3, 3e-3, 6e-3)
 
@@ -142,7 +151,7 @@ FASHION = ClassifyConfig(
     lr=6e-3,  # chosen by --tune
     fgsm=0.01,
 )
-VALIDATED = ("val/accuracy", "val/miou")
+VALIDATED = ("val/accuracy", "val/miou", "val/mean")
 SCORES = ("test/accuracy", "last/accuracy", "test/ece", "test/nll", "test/accuracy_fgsm")
 
 
@@ -190,6 +199,49 @@ CAMVID_DEEPLABV3 = dataclasses.replace(
     epochs=30,
     lr=6e-3,  # chosen by --tune with --epochs 20
 )
+TASKS = ("saliency", "edge", "skeleton")
+JOINT: dict[str, dict[str, Any]] = {
+    "one network, selection": {"tasks": TASKS},
+    "one network, summation": {"tasks": TASKS, "model_args": {"selected": None}},
+    **{f"{task} alone, selection": {"tasks": (task,)} for task in TASKS},
+}
+# As many pictures of each set in an epoch as it has: each task sees the same pictures as often,
+# whether it learns alone or together with others.
+DENSE = DenseConfig(
+    data=DenseDataConfig(
+        saliency=MapSetConfig(layout="saliency", ratio=104),
+        edge=MapSetConfig(layout="bsds500", ratio=280),
+        skeleton=MapSetConfig(layout="sk_large", ratio=104),
+        image_size=128,
+        batch_size=6,
+        workers=0,
+    ),
+    backbone="mobilenetv2",
+    backbone_args={"width": 0.5},
+    augment=DenseAugmentConfig(min_scale=0.5, max_scale=1.0, rotate=0.0),
+    scores=MapScoresConfig(thresholds=19, val_thresholds=3),
+    epochs=8,
+    optimizer="adamw",
+    lr=3e-3,  # chosen by --tune with --epochs 5
+    weight_decay=0.05,
+)
+DENSE_SCENES = dataclasses.replace(
+    DENSE,
+    data=DenseDataConfig(layout="scenes", image_size=96, batch_size=8, workers=0),
+    epochs=1,
+    max_steps=400,
+    lr=6e-3,  # chosen by --tune
+    warmup_epochs=0.05,
+)
+DENSE_SCORES = (
+    "test/saliency/max_f",
+    "test/saliency/mae",
+    "test/saliency/s_measure",
+    "test/edge/ods",
+    "test/edge/ois",
+    "test/skeleton/ods",
+    "test/skeleton/ois",
+)
 THIN = ("Pole", "SignSymbol", "Fence")
 CAMVID_SCORES = ("test/miou", *(f"test/iou/{name}" for name in THIN), "test/pixel_accuracy")
 TABLES = {
@@ -203,6 +255,8 @@ TABLES = {
     "scenes_fine": Table(LOSSES, SCENES_FINE, SCORES),
     "camvid_heads": Table(HEADS, CAMVID_HEADS, CAMVID_SCORES),
     "camvid_deeplabv3": Table(DEEPLABV3, CAMVID_DEEPLABV3, CAMVID_SCORES),
+    "dense": Table(JOINT, DENSE, DENSE_SCORES),
+    "dense_scenes": Table(JOINT, DENSE_SCENES, DENSE_SCORES),
 }
 
 
@@ -210,7 +264,9 @@ def main() -> int:
     """Run or show."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("table", nargs="?", choices=list(TABLES))
-    parser.add_argument("--root", help="folder of the data set")
+    parser.add_argument(
+        "--root", nargs="+", help="folder of the data set; of dense, one for each task"
+    )
     parser.add_argument("--out", type=Path, help="file of JSON lines to add to")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="some of the seeds")
     parser.add_argument("--threads", type=int, default=1)
@@ -222,7 +278,9 @@ def main() -> int:
     if args.show:
         print(show(args.show))
         return 0
-    if args.steps and isinstance(TABLES.get(args.table, TABLES["cifar10"]).config, SegmentConfig):
+    if args.steps and not isinstance(
+        TABLES.get(args.table, TABLES["cifar10"]).config, ClassifyConfig
+    ):
         parser.error(f"--steps is for tables of classification, not {args.table}")
     if args.table is not None and args.steps:
         print(steps(args.table, args.threads))
@@ -232,19 +290,25 @@ def main() -> int:
     built_in = TABLES[args.table].config.data.layout == "scenes"
     if built_in != (args.root is None):
         parser.error(f"{args.table} {'needs no' if built_in else 'needs'} --root")
+    if args.root is not None and len(args.root) != (3 if args.table == "dense" else 1):
+        parser.error(f"{args.table} needs {'three folders' if args.table == 'dense' else 'one'}")
     if args.tune and args.table not in TUNING_SEEDS:
         parser.error(
             f"--tune is for {', '.join(TUNING_SEEDS)}: the others have the recipe of one of these"
         )
     with tempfile.TemporaryDirectory() as folder:
-        root: str | None = args.root
-        if root is not None and args.table == "pacs":
-            root = str(pacs_list(Path(root), Path(folder)))
+        roots: list[str] = args.root or []
+        if args.table == "dense":
+            roots[1] = str(bsds_links(Path(roots[1]), Path(folder)))
+        if args.table == "pacs":
+            roots = [str(pacs_list(Path(roots[0]), Path(folder)))]
         plan = list(tuning(args.table) if args.tune else runs(args.table, args.seeds))
         for number, (variant, config) in enumerate(plan, start=1):
-            data = dataclasses.replace(config.data, root=root)
             config = dataclasses.replace(
-                config, data=data, threads=args.threads, epochs=args.epochs or config.epochs
+                config,
+                data=rooted(config, roots),
+                threads=args.threads,
+                epochs=args.epochs or config.epochs,
             )
             key = key_of(config)
             table = f"{args.table} (tuning)" if args.tune else args.table
@@ -275,6 +339,19 @@ def tuning(table: str) -> Iterator[tuple[str, TrainConfig]]:
     for seed in TUNING_SEEDS[table]:
         for rate in RATES:
             yield f"{variant}, lr {rate:g}", dataclasses.replace(config, lr=rate, seed=seed)
+
+
+def rooted(config: TrainConfig, roots: Sequence[str]) -> DataConfig:
+    """Return where a run's pictures are."""
+    if len(roots) < 2:
+        return dataclasses.replace(config.data, root=roots[0] if roots else None)
+    assert isinstance(config, DenseConfig)
+    sets: Any = {
+        task: dataclasses.replace(config.data.of(task), root=root)
+        for task, root in zip(TASKS, roots, strict=True)
+        if task in config.tasks
+    }
+    return dataclasses.replace(config.data, **sets)
 
 
 def measure(config: TrainConfig) -> dict[str, Any]:
@@ -328,6 +405,8 @@ def key_of(config: TrainConfig) -> str:
     """Return a hash of all that decides a run's result."""
     values = to_dict(config)
     values["data"].pop("root")
+    for task in TASKS:
+        values["data"].get(task, {}).pop("root", None)
     for name in ("threads", "out", "device"):
         values.pop(name)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
@@ -352,6 +431,20 @@ def pacs_list(root: Path, folder: Path) -> Path:
     return path
 
 
+def bsds_links(root: Path, folder: Path) -> Path:
+    """Link BSDS500 anew: 280 pictures to train on, every fifth of the 100 to validate with."""
+    data = next(path.parent for path in root.rglob("images") if (path / "test").is_dir())
+    for split in ("train", "val", "test"):
+        for number, picture in enumerate(sorted((data / "images" / split).glob("*.jpg"))):
+            kept = "train" if split == "val" and number % 5 else split
+            truth = data / "groundTruth" / split / f"{picture.stem}.mat"
+            for kind, file in (("images", picture), ("groundTruth", truth)):
+                link = folder / "BSDS500" / "data" / kind / kept / file.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.resolve())
+    return folder / "BSDS500"
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a results file; none if there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -374,7 +467,12 @@ def show(path: Path) -> str:
         for variant in dict.fromkeys(row["variant"] for row in rows):
             own = [row for row in rows if row["variant"] == variant]
             seconds = statistics.mean(row["seconds"] for row in own)
-            cells = [spread([row["scores"][s] for row in own], s.endswith("nll")) for s in scores]
+            cells = [
+                spread([row["scores"][s] for row in own], s.endswith("nll"))
+                if s in own[0]["scores"]
+                else "-"
+                for s in scores
+            ]
             text.append(
                 f"| {variant} | {own[0]['parameters']:,d} | {own[0]['multiply_adds'] / 1e6:.2f} M "
                 f"| {' | '.join(cells)} "

@@ -112,8 +112,10 @@ class SelectiveIntegration(nn.Module):
             integrated = total
             if self.selected is not None:
                 weights = largest(self._gates(total, task), self.selected)
-                terms = [x * weights[:, i, None, None, None] for i, x in enumerate(maps)]
-                integrated = sum(terms[1:], start=terms[0])
+                weights = weights[..., None, None, None]
+                integrated = maps[0] * weights[:, 0]
+                for x, weight in zip(maps[1:], weights.unbind(1)[1:], strict=True):
+                    integrated = torch.addcmul(integrated, x, weight)
             result[task] = F.relu(self.convs[task](F.relu(integrated)))
         return result
 
