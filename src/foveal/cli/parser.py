@@ -238,6 +238,11 @@ def given_part(args: argparse.Namespace, part: type, prefix: str) -> dict[str, A
     }
 
 
+def words(text: str) -> list[str]:
+    """Return the names in ``a,b``, unchecked."""
+    return [word.strip() for word in text.split(",")]
+
+
 class Entry(typing.NamedTuple):
     """What ``--model_args.stem_stride 1`` says."""
 

@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from foveal.cli.parser import CommandParser, add_part, given_part
-from foveal.config import SlidingConfig
+from foveal.cli.parser import CommandParser, add_part, given_part, words
+from foveal.config import InferenceConfig, SlidingConfig
 
 
 def run(argv: Sequence[str]) -> int:
@@ -14,14 +14,23 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("images", metavar="IMAGE_OR_FOLDER", nargs="+")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument(
+        "--tasks", metavar="A,B", type=words, help="which maps (default: all that the run learned)"
+    )
+    add_part(parser, InferenceConfig, "inference.")
     add_part(parser, SlidingConfig, "sliding.")
     args = parser.parse_args(argv)
 
     from foveal.tasks.prediction import predict
 
-    sliding = given_part(args, SlidingConfig, "sliding.")
     predictions = predict(
-        args.run, args.images, device=args.device, on_error="skip", sliding=sliding
+        args.run,
+        args.images,
+        device=args.device,
+        on_error="skip",
+        tasks=args.tasks,
+        sliding=given_part(args, SlidingConfig, "sliding."),
+        inference=given_part(args, InferenceConfig, "inference."),
     )
     for item in predictions[:20]:
         print(item)

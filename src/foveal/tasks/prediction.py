@@ -4,7 +4,7 @@ import csv
 import importlib
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,6 +21,7 @@ from foveal.data.pictures import (
     upright_rgb,
     walk,
 )
+from foveal.tasks.chosen_tasks import with_tasks
 from foveal.tasks.run import (
     Run,
     load,
@@ -38,6 +39,7 @@ Picture = tuple[str, Image.Image]
 PREDICTIONS = {
     "classify": ("foveal.tasks.classify_prediction", "ClassPredictions"),
     "segment": ("foveal.tasks.segment_prediction", "SegmentPredictions"),
+    "dense": ("foveal.tasks.dense_prediction", "DensePredictions"),
 }
 
 
@@ -51,7 +53,7 @@ class Predictions(Sequence[Any], ABC):
     """
 
     HEADER: ClassVar[tuple[str, ...]]
-    """Columns of ``predictions.csv``."""
+    """Columns of ``predictions.csv``; empty where a row has none such."""
     OPENED: ClassVar[int]
     """Pictures that are open at a time."""
 
@@ -89,7 +91,7 @@ class Predictions(Sequence[Any], ABC):
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.HEADER)
-        writer.writerows([_cell(row[name]) for name in self.HEADER] for row in rows)
+        writer.writerows([_cell(row.get(name, "")) for name in self.HEADER] for row in rows)
         written = [out / "predictions.json", out / "predictions.csv"]
         write_json(written[0], {"predictions": rows, "damaged": list(self.damaged)})
         write_text(written[1], text.getvalue())
@@ -102,9 +104,11 @@ def predict(
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     on_error: Literal["stop", "skip"] = "stop",
+    tasks: Sequence[str] | None = None,
     sliding: Mapping[str, Any] | None = None,
+    inference: Mapping[str, Any] | None = None,
 ) -> Predictions:
-    """Say what pictures show: the class of each, or the class of each of its pixels.
+    """Say what pictures show: the class of each, or of each of its pixels, or maps of each.
 
     Args:
         run: a run folder, or what :func:`foveal.train` returned.
@@ -112,16 +116,22 @@ def predict(
             several of those.
         device: ``auto`` takes the GPU if there is one.
         on_error: a picture that will not open raises (``stop``) or is listed (``skip``).
+        tasks: which maps a dense run shall make, such as ``["edge"]``, all of one pass; None: all
+            that it has learned.
         sliding: as of :func:`foveal.evaluate`.
+        inference: as of :func:`foveal.evaluate`; ``bits`` are those of the maps' files.
 
     Raises:
-        ValueError: no such run, no such picture, or no picture in a folder.
+        ValueError: no such run, no such picture, no picture in a folder, a task that was not
+            learned, or what is of another task's runs.
         TypeError: neither a path nor a PIL image.
         DamagedPictureError: a picture will not open.
     """
     folder = run_folder(run.path if isinstance(run, Run) else run)
     config = with_part(read_config(folder), "sliding", sliding, folder)
-    model = load(folder)
+    config = with_part(config, "inference", inference, folder)
+    model: Any = load(folder)
+    config = with_tasks(config, tasks, model.classes, folder)
     module, name = PREDICTIONS[task_of(config)]
     kind: type[Predictions] = getattr(importlib.import_module(module), name)
     if device == "cuda" and not torch.cuda.is_available():
@@ -144,6 +154,34 @@ def predict(
         if opened:
             items += kind.items_of(model, config, opened)
     return kind(tuple(items), tuple(damaged))
+
+
+def file_names(items: Sequence[Any]) -> Iterator[str]:
+    """Yield a file name for each result: its picture's as PNG, numbered where others have it too.
+
+    Args:
+        items: each with a ``path``, which may be empty.
+    """
+    taken: set[str] = set()
+    for number, item in enumerate(items, 1):
+        name = Path(item.path).stem or f"picture_{number:05d}"
+        while name.lower() in taken:  # letters of upper and lower case are the same on some disks
+            name += f"_{number:05d}"
+        taken.add(name.lower())
+        yield f"{name}.png"
+
+
+def open_again(path: str, kept: Image.Image | None) -> Image.Image | None:
+    """Return a picture that was predicted, or None where it no longer opens.
+
+    Args:
+        path: where it is.
+        kept: the picture itself, where it has no path.
+    """
+    try:
+        return open_picture(path) if kept is None else kept
+    except DamagedPictureError:
+        return None
 
 
 def _expand(source: Source) -> list[Source]:

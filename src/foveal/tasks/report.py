@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from foveal.config import TrainConfig, task_of, to_dict
+from foveal.data.label_pictures import legend
 from foveal.tasks.run import write_text
 
 INK, ACCENT, GOOD, BAD = "#1f2933", "#2563a8", "#2f855a", "#c0392b"
@@ -71,6 +74,20 @@ def write_canvas(canvas: Canvas, path: Path) -> bool:
     for warning in others:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return len(others) == len(caught)
+
+
+def write_legend(names: Sequence[str], colors: NDArray[np.uint8], path: Path) -> None:
+    """Write which colour stands for what as PNG.
+
+    Args:
+        names: K.
+        colors: RGB of each, uint8 [K, 3].
+        path: the file.
+    """
+    canvas = Canvas(figsize=(1, 1))
+    handles = legend(names, colors)
+    canvas.legend(handles=handles, loc="center", frameon=False, ncols=1 + len(handles) // 40)
+    write_canvas(canvas, path)
 
 
 def short(name: str, most: int = 14) -> str:

@@ -231,6 +231,8 @@ def load(run: str | Path | Run) -> nn.Module:
 
     The network has ``.classes`` (tuple of names) and ``.preprocess`` (PIL image -> [C, H, W]); one
     for pixels takes the whole picture at its own size, and has ``.colors`` (RGB of each class).
+    The classes of a dense run are its tasks; its network takes whole pictures too, and returns a
+    dict task -> logits [B, 1, H, W], of some tasks alone by ``model(x, ["edge"])``.
 
     Args:
         run: a run folder, or what :func:`foveal.train` returned.

@@ -1,25 +1,24 @@
 """What a network for pixels says about pictures."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
 from foveal.config import SegmentConfig, TrainConfig
-from foveal.data.label_pictures import legend, overlay, palette_picture
+from foveal.data.label_pictures import overlay, palette_picture
 from foveal.data.masks import IGNORED, LabelMap
-from foveal.data.pictures import DamagedPictureError, open_picture, printable
+from foveal.data.pictures import printable
 from foveal.files import replacing
-from foveal.tasks.prediction import Picture, Predictions
-from foveal.tasks.report import write_canvas
+from foveal.tasks.prediction import Picture, Predictions, file_names, open_again
+from foveal.tasks.report import write_legend
 from foveal.tasks.segment import label_maps, window_of
 
 TOLD = 3
@@ -91,7 +90,7 @@ class SegmentPredictions(Predictions):
         """Write label maps, overlays and the legend."""
         masks, overlays, key = folder / "masks", folder / "overlays", folder / "legend.png"
         rows = []
-        for item, name in zip(self.items, _file_names(self.items), strict=True):
+        for item, name in zip(self.items, file_names(self.items), strict=True):
             with replacing(masks / name) as file:
                 file.write_bytes(item.png)
             tinted = self._draw_overlay(item, overlays / name)
@@ -109,17 +108,13 @@ class SegmentPredictions(Predictions):
         if not self.items:
             return rows, []
         first = self.items[0]
-        canvas = Canvas(figsize=(1, 1))
-        handles = legend(first.classes, first.colors)
-        canvas.legend(handles=handles, loc="center", frameon=False, ncols=1 + len(handles) // 40)
-        write_canvas(canvas, key)
+        write_legend(first.classes, first.colors, key)
         return rows, [masks, overlays, key]
 
     def _draw_overlay(self, item: SegmentPrediction, path: Path) -> bool:
         """Write a picture tinted by its label map; return whether the picture was still there."""
-        try:
-            image = open_picture(item.path) if item._picture is None else item._picture
-        except DamagedPictureError:
+        image = open_again(item.path, item._picture)
+        if image is None:
             return False
         with replacing(path) as file:
             overlay(image, item.labels, item.colors).save(file)
@@ -142,14 +137,3 @@ def _prediction(
         stream.getvalue(),
         None if path else image,
     )
-
-
-def _file_names(items: Sequence[SegmentPrediction]) -> Iterator[str]:
-    """Yield a file name for each picture: its own as PNG, numbered where others have it too."""
-    taken: set[str] = set()
-    for number, item in enumerate(items, 1):
-        name = Path(item.path).stem or f"picture_{number:05d}"
-        while name.lower() in taken:  # letters of upper and lower case are the same on some disks
-            name += f"_{number:05d}"
-        taken.add(name.lower())
-        yield f"{name}.png"
