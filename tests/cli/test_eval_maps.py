@@ -159,25 +159,21 @@ def test_either_a_run_or_maps(folder, capsys):
 
 @pytest.mark.parametrize(
     "flag",
-    ["--fgsm=0", "--device=cpu", "--data.workers=0", "--data.batch_size=2", "--sliding.flip=true"],
+    [
+        "--fgsm=0",
+        "--device=cpu",
+        "--data.workers=0",
+        "--data.batch_size=2",
+        "--sliding.flip=true",
+        "--inference.tile=512",
+    ],
 )
 def test_flags_of_runs_alone(folder, capsys, flag):
     message = failing(capsys, "--predictions", "maps", "--task", "dense", flag)
     assert message == f"{flag.split('=')[0]} is for a run, and --predictions is none: leave it out"
 
 
-@pytest.mark.parametrize(
-    "flag",
-    [
-        "--task=dense",
-        "--inverted",
-        "--workers=1",
-        "--counts=x",
-        "--scores.min_max",
-        "--data.edge.root=x",
-        "--data.skeleton.domain=night",
-    ],
-)
+@pytest.mark.parametrize("flag", ["--task=dense", "--inverted", "--workers=1", "--counts=x"])
 def test_flags_of_maps_alone(capsys, flag):
     message = failing(capsys, "runs/a", flag)
     assert (

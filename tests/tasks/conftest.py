@@ -7,18 +7,27 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 import foveal
 from foveal.config import (
+    DENSE_TASKS,
     AugmentConfig,
     ClassifyConfig,
     DataConfig,
+    DenseConfig,
+    DenseDataConfig,
+    MapScoresConfig,
     SegmentAugmentConfig,
     SegmentConfig,
     SlidingConfig,
 )
+from foveal.data.transforms import WholePreprocess
+from foveal.models import TASK_NETWORKS
 from foveal.tasks.checkpointing import SaveRun
+from foveal.tasks.run import WEIGHTS, save_weights, write_config
 
 COLORS = {"amber": (230, 160, 30), "blue": (40, 60, 220), "coral": (240, 90, 90)}
 
@@ -155,3 +164,69 @@ def segment_run(patches, tmp_path_factory):
     """Return a segmentation run that learned the three classes."""
     config = small_segment_config(patches, tmp_path_factory.mktemp("runs") / "segment")
     return foveal.train(dataclasses.replace(config, epochs=20, optimizer="adamw", lr=3e-3))
+
+
+class Channels(nn.Module):
+    """Maps whose answers can be worked out by hand: a task's logits are 12 times a colour, less 6.
+
+    Red is saliency, green edges, blue skeletons.
+    """
+
+    def __init__(self, tasks, **kw):
+        super().__init__()
+        self.tasks = tasks
+        self.scale = nn.Parameter(torch.tensor(12.0))
+
+    def forward(self, x, tasks=None, *, sides=False):
+        found = {}
+        for task in self.tasks if tasks is None else tasks:
+            channel = DENSE_TASKS.index(task)
+            logits = self.scale * x[:, channel : channel + 1] - 6
+            found[task] = (logits,) if sides else logits
+        return found
+
+
+@pytest.fixture
+def make_dense_run(tmp_path, monkeypatch):
+    """Return a function that writes a run folder of that network, as training would."""
+    monkeypatch.setitem(TASK_NETWORKS, "channels", ("dense", Channels))
+
+    def make(tasks=DENSE_TASKS, root=None, name="run", **changes):
+        folder = tmp_path / name
+        folder.mkdir()
+        data = DenseDataConfig(root=root and str(root), workers=0, batch_size=2)
+        fields = {"model": "channels", "tasks": tasks, "data": data, "device": "cpu", "threads": 1}
+        scores = MapScoresConfig(thresholds=3)
+        config = DenseConfig(**{**fields, "scores": scores, **changes})
+        write_config(folder, config)
+        preprocess = WholePreprocess(image_size=4, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        save_weights(folder / WEIGHTS, Channels(tasks), config, tasks, preprocess)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mapped(tmp_path_factory):
+    """Return pictures whose red is their saliency map, green their edges, blue their skeletons."""
+    return paint_maps(tmp_path_factory.mktemp("mapped"))
+
+
+def paint_maps(root, tasks=DENSE_TASKS, truth=lambda values: values):
+    """Paint 2 training, 1 validation and 3 test pictures, whose maps ``truth`` may change."""
+    for part, count in (("train", 2), ("val", 1), ("test", 3)):
+        for i in range(count):
+            colors = np.zeros((40, 44 + 2 * i, 3), np.uint8)
+            colors[12:30, 10 + i : 30, 0] = 255
+            colors[12:30, 9 + i, 1] = 255
+            colors[20, 12 + i : 30, 2] = 255
+            write_picture(root / part / "images" / f"{part}_{i}.png", colors)
+            for task in tasks:
+                values = truth(colors[..., DENSE_TASKS.index(task)])
+                write_picture(root / part / task / f"{part}_{i}.png", values)
+    return root
+
+
+def write_picture(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)

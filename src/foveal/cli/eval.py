@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from foveal.cli import eval_maps
 from foveal.cli.parser import CommandParser, add_part, given_part
-from foveal.config import SlidingConfig
+from foveal.config import InferenceConfig, MapScoresConfig, SlidingConfig
 
 
 def run(argv: Sequence[str]) -> int:
@@ -32,6 +32,7 @@ def run(argv: Sequence[str]) -> int:
     add("--json", action="store_true", help="print the scores as JSON only")
     of_runs = parser.add_argument_group("only with RUN")
     _add_run_arguments(of_runs)
+    eval_maps.add_dense_arguments(parser.add_argument_group("saliency, edges and skeletons"))
     of_maps = parser.add_argument_group("only with --predictions")
     eval_maps.add_map_arguments(of_maps)
     args = parser.parse_args(argv)
@@ -61,6 +62,7 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
         "default: the run's own",
     )
     add_part(group, SlidingConfig, "sliding.")
+    add_part(group, InferenceConfig, "inference.", leave_out=("bits",))
     group.add_argument("--device", choices=["auto", "cpu", "cuda"])
 
 
@@ -81,6 +83,8 @@ def _score_run(args: argparse.Namespace) -> int:
         layout=args.layout or "auto",
         labels=args.labels,
         domain=args.domain,
+        sets=eval_maps.given_sets(args) or None,
+        tasks=args.tasks,
         split=args.split,
         batch_size=args.batch_size,
         workers=args.reading_workers,
@@ -88,6 +92,8 @@ def _score_run(args: argparse.Namespace) -> int:
         device=args.device,
         fgsm=args.fgsm,
         sliding=given_part(args, SlidingConfig, "sliding."),
+        inference=given_part(args, InferenceConfig, "inference."),
+        scores=given_part(args, MapScoresConfig, "scores."),
     )
     if os.environ.get("RANK", "0") != "0":  # under torchrun, every process has the same result
         return 0
@@ -99,6 +105,7 @@ def _score_run(args: argparse.Namespace) -> int:
         print(to_json(result.scores))
         return 0
     print(f"{result.pictures:,d} pictures of split {args.split}: {result.origin}")
+    width = max(20, *map(len, result.scores))
     for name, value in result.scores.items():
-        print(f"{name:20s} {value:.4f}")
+        print(f"{name:{width}} {value:.4f}")
     return 0

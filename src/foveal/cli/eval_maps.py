@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.cli.parser import add_part, given_part
+from foveal.cli.parser import add_part, given_part, words
 from foveal.config import DENSE_TASKS, MapScoresConfig, updated
 from foveal.names import unknown
 
@@ -14,8 +14,33 @@ if TYPE_CHECKING:
     from foveal.data.dense import DenseData
 
 
+def add_dense_arguments(parser: Any) -> None:
+    """Add the arguments about maps, be they those of a run or of another program.
+
+    Args:
+        parser: a parser or a group of one.
+    """
+    add = parser.add_argument
+    add(
+        "--tasks",
+        metavar="A,B",
+        type=words,
+        help="which maps (default: all that the data and the run, or DIR, have)",
+    )
+    for task in DENSE_TASKS:
+        add(f"--data.{task}.root", metavar="VALUE", help=f"data with {task} maps")
+        add(f"--data.{task}.layout", metavar="VALUE", help="layout of these data (default: auto)")
+        add(f"--data.{task}.domain", metavar="VALUE", help="which of their domains, of several")
+    add_part(parser, MapScoresConfig, "scores.", without_run=True, leave_out=("val_thresholds",))
+
+
+def given_sets(args: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """Return what flags gave about the sets of single tasks."""
+    return {task: given for task in DENSE_TASKS if (given := _given(args, f"data.{task}."))}
+
+
 def add_map_arguments(parser: Any) -> None:
-    """Add the arguments that say which maps are scored, and how.
+    """Add the arguments that say which maps of another program are scored, and how.
 
     Args:
         parser: a parser or a group of one.
@@ -29,13 +54,7 @@ def add_map_arguments(parser: Any) -> None:
         "pictures' names without suffix; 8 or 16 bits, or .npy",
     )
     add("--task", metavar="TASK", help="task of these maps: dense")
-    add("--tasks", metavar="A,B", help="which maps (default: all that the data and DIR have)")
-    for task in DENSE_TASKS:
-        add(f"--data.{task}.root", metavar="VALUE", help=f"data with {task} maps")
-        add(f"--data.{task}.layout", metavar="VALUE", help="layout of these data (default: auto)")
-        add(f"--data.{task}.domain", metavar="VALUE", help="which of their domains, of several")
     add("--inverted", action="store_const", const=True, help="the maps are dark on white")
-    add_part(parser, MapScoresConfig, "scores.", without_run=True, leave_out=("val_thresholds",))
     add(
         "--workers",
         type=int,
@@ -102,7 +121,7 @@ def _data(args: argparse.Namespace) -> "Mapping[str, DenseData]":
     if args.labels is not None:
         raise ValueError("--data.labels is for other data: --tasks says which maps are meant")
     common = _given(args, "")
-    own = {task: given for task in DENSE_TASKS if (given := _given(args, f"data.{task}."))}
+    own = given_sets(args)
     tasks = _tasks(args, own, common)
     sets = {task: own.get(task, common) for task in tasks}
     return {
@@ -132,7 +151,7 @@ def _tasks(
     from foveal.data.dense import tasks_of
 
     if args.tasks is not None:
-        tasks = [task.strip() for task in args.tasks.split(",")]
+        tasks: list[str] = args.tasks
         for task in tasks:
             if task not in DENSE_TASKS:
                 raise ValueError(unknown("task", task, DENSE_TASKS))

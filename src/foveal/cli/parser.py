@@ -218,14 +218,14 @@ def add_part(
         parser: of a command on runs, or a group of its flags.
         part: the part's class.
         prefix: what stands before the fields' names, such as ``sliding.``.
-        without_run: the command needs no run; the help then names the part's defaults.
+        without_run: the command works without a run too; the help then names the part's defaults.
         leave_out: fields that the command has no use for.
     """
     for key, hint, default, text in _fields(part, prefix):
         if key.removeprefix(prefix) in leave_out:
             continue
         own = str(default).lower() if hint is bool else default
-        shown = own if without_run else "the run's own"
+        shown = f"{own}, of a run its own" if without_run else "the run's own"
         _add_field(parser, key, hint, f"{text} (default: {shown})")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from foveal.config import DENSE_TASKS, DenseConfig, MapSetConfig, TrainConfig, task_of
 
@@ -28,9 +29,9 @@ def with_tasks(
         raise ValueError(f"tasks are of dense runs, and {run} is of {task_of(config)}")
     if not tasks:
         raise ValueError(f"tasks must be at least one of {', '.join(learned)}")
-    others = {task: MapSetConfig() for task in DENSE_TASKS if task not in tasks}
-    data = dataclasses.replace(config.data, **others)
-    chosen = dataclasses.replace(config, data=data, tasks=tasks)
+    others: Any = {task: MapSetConfig() for task in DENSE_TASKS if task not in tasks}
+    changes: Any = {"data": dataclasses.replace(config.data, **others), "tasks": tasks}
+    chosen = dataclasses.replace(config, **changes)
     for task in chosen.tasks:
         if task not in learned:
             raise ValueError(f"{run} has learned {' and '.join(learned)} only, not {task}")

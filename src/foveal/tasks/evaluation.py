@@ -1,19 +1,32 @@
 """``foveal.evaluate``: the scores of a run's best weights on any split of any data."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning import Trainer
 
-from foveal.config import ClassifyConfig, task_of
+from foveal.config import (
+    DENSE_TASKS,
+    ClassifyConfig,
+    DenseConfig,
+    MapSetConfig,
+    TrainConfig,
+    task_of,
+    updated,
+)
+from foveal.names import unknown
 from foveal.tasks import make_setup
+from foveal.tasks.chosen_tasks import with_tasks
 from foveal.tasks.hardware import trainer_arguments
 from foveal.tasks.progress import progress_arguments, quiet_lightning
 from foveal.tasks.run import Run, load, read_config, run_folder, with_part
 
 Split = Literal["train", "val", "test"]
+MapSet = str | Path | Mapping[str, Any]
+"""A root, or ``root`` with ``layout`` and ``domain``."""
+_OF_SET = ("root", "layout", "domain")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +55,8 @@ def evaluate(
     layout: str = "auto",
     labels: str | None = None,
     domain: str | None = None,
+    sets: Mapping[str, MapSet] | None = None,
+    tasks: Sequence[str] | None = None,
     split: Split = "test",
     batch_size: int | None = None,
     workers: int | None = None,
@@ -49,6 +64,8 @@ def evaluate(
     device: Literal["auto", "cpu", "cuda"] | None = None,
     fgsm: float | None = None,
     sliding: Mapping[str, Any] | None = None,
+    inference: Mapping[str, Any] | None = None,
+    scores: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Score a run's best weights.
 
@@ -56,12 +73,16 @@ def evaluate(
 
     Args:
         run: a run folder, or what :func:`foveal.train` returned.
-        root: data to score on; None takes the run's own. Classes are matched by name.
-        layout: layout of ``root``.
+        root: data to score on; None takes the run's own. Classes are matched by name; a dense run
+            is scored on all tasks that it has learned and these data have.
+        layout: layout of ``root``; a built-in one, such as ``scenes``, has no root.
         labels: which labels of the data, where they have several sets; None takes the run's own,
             or of another ``root`` the first.
         domain: which domain of the data, where they have several; None takes the run's own, or of
             another ``root`` the first.
+        sets: task → where the pictures for this task of a dense run are: a root, or a mapping with
+            ``root``, ``layout`` and ``domain``. Without ``root`` other tasks are not scored.
+        tasks: which tasks of a dense run are scored; None: all that there are data for.
         split: ``train``, ``val`` or ``test``.
         batch_size: pictures per batch; None takes the run's.
         workers: reading processes; None takes the run's.
@@ -72,10 +93,15 @@ def evaluate(
             0 is off, None takes the run's.
         sliding: what to change in how a network for pixels looks at whole pictures: fields of
             :class:`foveal.config.SlidingConfig`, such as ``{"scales": (0.75, 1.0, 1.25)}``.
+        inference: what to change in how a dense network looks at whole pictures: fields of
+            :class:`foveal.config.InferenceConfig`, such as ``{"edge_scales": (0.5, 1.0, 1.5)}``.
+        scores: what to change in how its maps are scored: fields of
+            :class:`foveal.config.MapScoresConfig`, such as ``{"thresholds": 33}``.
 
     Raises:
-        ValueError: no such run or split, data with other classes, or what is of another task's
-            runs: an attack where there is not one class a picture, scales where there is.
+        ValueError: no such run or split, data with other classes or of tasks that the run has not
+            learned, or what is of another task's runs: an attack where there is not one class a
+            picture, scales where there is.
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"the split must be train, val or test, not {split!r}")
@@ -85,10 +111,18 @@ def evaluate(
         if not isinstance(config, ClassifyConfig):
             raise ValueError(f"fgsm is of classify runs, and {folder} is of {task_of(config)}")
         config = dataclasses.replace(config, fgsm=fgsm)
-    config = with_part(config, "sliding", sliding, folder)
+    for part, changes in (("sliding", sliding), ("inference", inference), ("scores", scores)):
+        config = with_part(config, part, changes, folder)
+    model: Any = load(folder)
+    config = with_tasks(config, tasks, model.classes, folder)
+    if sets is not None or root is not None or layout != "auto":
+        config = _with_data(config, None if root is None else str(root), layout, sets, folder)
+        if isinstance(config, DenseConfig) and tasks is None:
+            config = dataclasses.replace(config, tasks=())  # all that the data have
+    if isinstance(config, DenseConfig):
+        common = {"root": root, "layout": None if layout == "auto" else layout, "domain": domain}
+        _refuse_idle(config, [name for name, value in common.items() if value is not None])
     data = config.data
-    if root is not None:
-        data = dataclasses.replace(data, root=str(root), layout=layout, labels=None, domain=None)
     if labels is not None:
         data = dataclasses.replace(data, labels=labels)
     if domain is not None:
@@ -101,7 +135,7 @@ def evaluate(
         data = dataclasses.replace(data, on_error=on_error)
     # The loaded weights are the averaged ones already.
     config = dataclasses.replace(config, data=data, device=device or config.device, ema=False)
-    setup = make_setup(config, load(folder), [split])
+    setup = make_setup(config, model, [split])
     task = setup.task(training=False)
     with quiet_lightning():
         trainer = Trainer(
@@ -112,7 +146,62 @@ def evaluate(
             use_distributed_sampler=False,
         )
         trainer.test(task, setup.evaluation_loader(split), verbose=False, weights_only=True)
-    scores = {key.replace("test/", f"{split}/", 1): v for key, v in task.evaluated.items()}
+    found = {key.replace("test/", f"{split}/", 1): v for key, v in task.evaluated.items()}
     return Evaluation(
-        scores, setup.size(split), setup.origins[split], tuple(setup.left_out), task.remarks()
+        found, setup.size(split), setup.origins[split], tuple(setup.left_out), task.remarks()
     )
+
+
+def _with_data(
+    config: TrainConfig,
+    root: str | None,
+    layout: str,
+    sets: Mapping[str, MapSet] | None,
+    run: Path,
+) -> TrainConfig:
+    """Return a run's config with other pictures in place of all of its own.
+
+    Raises:
+        ValueError: sets of a run that has none, no set, or an unknown task or key.
+        TypeError: a set that is neither a root nor a mapping.
+    """
+    changes: dict[str, Any] = {"root": root, "layout": layout, "labels": None, "domain": None}
+    if isinstance(config, DenseConfig):
+        changes |= {task: MapSetConfig() for task in DENSE_TASKS}
+        if sets is not None and not sets:
+            raise ValueError(f"sets must be of at least one of {', '.join(DENSE_TASKS)}")
+        changes |= {task: _map_set(task, given) for task, given in (sets or {}).items()}
+    elif sets is not None:
+        raise ValueError(
+            f"sets (of one task each) are of dense runs, and {run} is of {task_of(config)}"
+        )
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
+
+
+def _map_set(task: str, given: MapSet) -> MapSetConfig:
+    if task not in DENSE_TASKS:
+        raise ValueError(unknown("task", task, DENSE_TASKS))
+    if isinstance(given, str | Path):
+        return MapSetConfig(root=str(given))
+    if not isinstance(given, Mapping):
+        raise TypeError(f"the set of {task} must be a path or a mapping, not {given!r}")
+    for key in given:
+        if key not in _OF_SET:
+            raise ValueError(unknown("config key", str(key), _OF_SET, f"data.{task}."))
+    if given.get("root") is None:
+        raise ValueError(f"data.{task}.root is missing: say where the pictures for {task} are")
+    return updated(MapSetConfig(), {**given, "root": str(given["root"])}, f"data.{task}.")
+
+
+def _refuse_idle(config: DenseConfig, given: Sequence[str]) -> None:
+    """Raise ValueError if something was given about pictures that serve no task."""
+    own = [task for task in DENSE_TASKS if config.data.of(task).root is not None]
+    if config.tasks:
+        serve = any(task not in own for task in config.tasks)
+    else:
+        serve = config.data.root is not None or not own
+    if given and not serve:
+        raise ValueError(
+            f"data.{given[0]} is of tasks without pictures of their own, and {' and '.join(own)} "
+            f"{'has' if len(own) == 1 else 'have'} some: did you mean data.{own[0]}.{given[0]}?"
+        )
