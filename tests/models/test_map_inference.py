@@ -86,7 +86,7 @@ def test_each_scale_is_looked_at_once_for_all_tasks_that_want_it():
 
 @pytest.mark.parametrize("tile", [1, 3, 8, 12, 20, 64])
 def test_tiles_of_a_network_of_single_pixels_equal_the_whole(tile):
-    x, scales = picture(12, 23), {task: (0.5, 1.0) for task in TASKS}
+    x, scales = picture(12, 23), dict.fromkeys(TASKS, (0.5, 1.0))
     model = Pointwise()
     (whole,) = picture_maps(Pointwise(), [x], scales)
     (tiled,) = picture_maps(model, [x], scales, tile=tile)
@@ -111,7 +111,7 @@ def test_tiles_fade_into_each_other():
 
 def test_a_constant_map_keeps_its_value():
     x = torch.full((3, 9, 9), 0.7)
-    (found,) = picture_maps(Pointwise(), [x], {task: (1, 2) for task in TASKS})
+    (found,) = picture_maps(Pointwise(), [x], dict.fromkeys(TASKS, (1, 2)))
     assert found["skeleton"].shape == (9, 9)
     torch.testing.assert_close(found["skeleton"], torch.full((9, 9), 0.7).sigmoid())
     torch.testing.assert_close(found["edge"], mean_of_sides(torch.full((9, 9), 0.7)))
@@ -121,7 +121,7 @@ def test_a_constant_map_keeps_its_value():
 def test_what_is_not_a_number_stays_so(stretch):
     x = picture()
     x[1:, 4, 5] = torch.nan
-    (found,) = picture_maps(Pointwise(), [x], {task: (1,) for task in TASKS}, stretch=stretch)
+    (found,) = picture_maps(Pointwise(), [x], dict.fromkeys(TASKS, (1,)), stretch=stretch)
     assert found["edge"][4, 5].isnan()
     assert found["skeleton"][4, 5].isnan()
     assert found["saliency"].isfinite().all()

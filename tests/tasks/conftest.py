@@ -207,13 +207,21 @@ def make_dense_run(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def mapped(tmp_path_factory):
-    """Return pictures whose red is their saliency map, green their edges, blue their skeletons."""
+def mapped(paint_maps, tmp_path_factory):
+    """Return such pictures with maps of all tasks."""
     return paint_maps(tmp_path_factory.mktemp("mapped"))
 
 
-def paint_maps(root, tasks=DENSE_TASKS, truth=lambda values: values):
-    """Paint 2 training, 1 validation and 3 test pictures, whose maps ``truth`` may change."""
+@pytest.fixture(scope="session")
+def paint_maps():
+    """Return a function that paints 2 training, 1 validation and 3 test pictures with maps.
+
+    Red is their saliency map, green their edges, blue their skeletons; ``truth`` may change maps.
+    """
+    return painted_maps
+
+
+def painted_maps(root, tasks=DENSE_TASKS, truth=lambda values: values):
     for part, count in (("train", 2), ("val", 1), ("test", 3)):
         for i in range(count):
             colors = np.zeros((40, 44 + 2 * i, 3), np.uint8)

@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tasks.conftest import write_picture
 
 import foveal
 from foveal.cli import main
+from foveal.config import DenseDataConfig, MapSetConfig
 from foveal.data.prediction_maps import read_prediction_map
 from foveal.tasks.run import WEIGHTS, read_config, save_weights
 
 TASKS = ("saliency", "edge", "skeleton")
+
+
+def write_picture(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
 
 
 def certain(values):
@@ -39,9 +44,7 @@ def ramp():
 
 @pytest.mark.parametrize(("bits", "step"), [(8, 1 / 255), (16, 1 / 65535)])
 def test_maps_at_the_pictures_own_size(run, ramp, bits, step):
-    (item,) = foveal.predict(
-        run, Image.fromarray(ramp), inference={"bits": bits, "stretch": False}
-    )
+    (item,) = foveal.predict(run, Image.fromarray(ramp), inference={"bits": bits, "stretch": False})
     assert item.tasks == TASKS
     for channel, task in enumerate(TASKS):
         found, expected = item.map(task), certain(ramp[..., channel] / 255)
@@ -209,14 +212,12 @@ def test_wrong_arguments_are_one_sentence(run):
         foveal.predict(run, image, tasks=[])
     with pytest.raises(TypeError, match="tasks must be several names"):
         foveal.predict(run, image, tasks="edge")
-    with pytest.raises(ValueError, match="unknown config key 'inference.tiles'"):
+    with pytest.raises(ValueError, match=r"unknown config key 'inference\.tiles'"):
         foveal.predict(run, image, inference={"tiles": 3})
 
 
 def test_a_run_with_a_set_for_each_task_predicts_some(make_dense_run, ramp):
     """Where the pictures of its other tasks were is of no account."""
-    from foveal.config import DenseDataConfig, MapSetConfig
-
     sets = {task: MapSetConfig(root="gone") for task in TASKS}
     run = make_dense_run(data=DenseDataConfig(**sets))
     (item,) = foveal.predict(run, Image.fromarray(ramp), tasks=["edge"])

@@ -13,7 +13,7 @@ def test_what_is_salient_is_tinted_and_the_rest_stays():
     saliency[:, 5:] = 1
     drawn = np.asarray(map_overlay(image, {"saliency": saliency}))
     assert (drawn[:, :5] == (40, 80, 120)).all()
-    half = (np.array(MAP_COLORS["saliency"]) + (40, 80, 120)) / 2
+    half = np.mean([MAP_COLORS["saliency"], (40, 80, 120)], 0)
     assert abs(drawn[:, 5:] - half).max() <= 0.5
 
 
@@ -38,7 +38,7 @@ def test_lines_of_large_pictures_are_thicker():
     assert abs(columns.mean() - 2001) <= 2
 
 
-@pytest.mark.parametrize("size", [(480, 320), (30, 60), (1, 1), (1, 900), (900, 1), (5000, 4000)])
+@pytest.mark.parametrize("size", [(480, 320), (30, 60), (1, 1), (1, 900), (900, 1), (1500, 1200)])
 def test_pictures_beside_their_maps(size):
     image = Image.new("RGB", size, (10, 200, 30))
     white = np.ones(size[::-1], np.float32)

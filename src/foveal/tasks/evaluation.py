@@ -116,9 +116,9 @@ def evaluate(
     model: Any = load(folder)
     config = with_tasks(config, tasks, model.classes, folder)
     if sets is not None or root is not None or layout != "auto":
-        config = _with_data(config, None if root is None else str(root), layout, sets, folder)
-        if isinstance(config, DenseConfig) and tasks is None:
-            config = dataclasses.replace(config, tasks=())  # all that the data have
+        config = _with_data(
+            config, None if root is None else str(root), layout, sets, tasks, folder
+        )
     if isinstance(config, DenseConfig):
         common = {"root": root, "layout": None if layout == "auto" else layout, "domain": domain}
         _refuse_idle(config, [name for name, value in common.items() if value is not None])
@@ -157,25 +157,30 @@ def _with_data(
     root: str | None,
     layout: str,
     sets: Mapping[str, MapSet] | None,
+    tasks: Sequence[str] | None,
     run: Path,
 ) -> TrainConfig:
     """Return a run's config with other pictures in place of all of its own.
+
+    Without ``tasks`` a dense run is scored on all that these have.
 
     Raises:
         ValueError: sets of a run that has none, no set, or an unknown task or key.
         TypeError: a set that is neither a root nor a mapping.
     """
     changes: dict[str, Any] = {"root": root, "layout": layout, "labels": None, "domain": None}
-    if isinstance(config, DenseConfig):
-        changes |= {task: MapSetConfig() for task in DENSE_TASKS}
-        if sets is not None and not sets:
-            raise ValueError(f"sets must be of at least one of {', '.join(DENSE_TASKS)}")
-        changes |= {task: _map_set(task, given) for task, given in (sets or {}).items()}
-    elif sets is not None:
-        raise ValueError(
-            f"sets (of one task each) are of dense runs, and {run} is of {task_of(config)}"
-        )
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
+    if not isinstance(config, DenseConfig):
+        if sets is not None:
+            raise ValueError(
+                f"sets (of one task each) are of dense runs, and {run} is of {task_of(config)}"
+            )
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
+    if sets is not None and not sets:
+        raise ValueError(f"sets must be of at least one of {', '.join(DENSE_TASKS)}")
+    changes |= {task: MapSetConfig() for task in DENSE_TASKS}
+    changes |= {task: _map_set(task, given) for task, given in (sets or {}).items()}
+    data = dataclasses.replace(config.data, **changes)
+    return dataclasses.replace(config, data=data, tasks=() if tasks is None else config.tasks)
 
 
 def _map_set(task: str, given: MapSet) -> MapSetConfig:
