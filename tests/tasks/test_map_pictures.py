@@ -28,14 +28,15 @@ def test_lines_are_drawn_along_their_crests():
     assert not drawn[:, [8, 9, 11, 12, 29, 31]].any()
 
 
-def test_lines_of_large_pictures_are_thicker():
-    image = Image.new("RGB", (4000, 40))
-    edge = np.zeros((40, 4000), np.float32)
-    edge[:, 2001] = 1
+@pytest.mark.parametrize(("width", "least", "most"), [(199, 1, 1), (500, 3, 3), (4000, 10, 14)])
+def test_lines_of_larger_pictures_are_thicker(width, least, most):
+    image = Image.new("RGB", (width, 40))
+    edge = np.zeros((40, width), np.float32)
+    edge[:, width // 2] = 1
     drawn = np.asarray(map_overlay(image, {"edge": edge}))
     columns = np.flatnonzero((drawn[20] > 100).any(-1))
-    assert 3 <= len(columns) <= 6
-    assert abs(columns.mean() - 2001) <= 2
+    assert least <= len(columns) <= most
+    assert abs(columns.mean() - width // 2) <= 2
 
 
 @pytest.mark.parametrize("size", [(480, 320), (30, 60), (1, 1), (1, 900), (900, 1), (1500, 1200)])

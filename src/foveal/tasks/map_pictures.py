@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch.nn.functional import adaptive_max_pool2d
+from torch.nn.functional import adaptive_max_pool2d, max_pool2d
 
 from foveal.data.maps import FloatMap
 from foveal.metrics.non_maximum_suppression import suppress_non_maxima
@@ -15,10 +15,12 @@ MAP_COLORS = {"saliency": (255, 150, 20), "edge": (0, 220, 255), "skeleton": (25
 """In which colour each task is drawn, RGB."""
 
 _TINT = 0.5  # opacity where saliency is certain
-_LONGEST_DRAWN = 1000  # lines of larger pictures are thicker, so that they are seen
+# Side of a picture, pixels, from which lines are three pixels wide, and even wider, so that they
+# are seen.
+_THICKER_FROM, _LONGEST_DRAWN = 200, 1000
 _BOX = (400, 300)  # width and height that a picture beside its maps is fitted into, pixels
 _TITLE, _GAP, _NARROWEST = 13, 8, 64  # size of letters, between pictures, for a title
-_INK, _PAPER = (31, 41, 51), (255, 255, 255)
+_INK, _PAPER = (31, 41, 51), (226, 229, 233)  # the paper differs from white maps
 
 
 def map_overlay(image: Image.Image, maps: Mapping[str, FloatMap]) -> Image.Image:
@@ -64,9 +66,13 @@ def map_panels(image: Image.Image, maps: Mapping[str, FloatMap]) -> Image.Image:
 def _lines(values: FloatMap) -> NDArray[np.float32]:
     """Return how opaque the lines of a map are, float32 [H, W]."""
     longest = max(values.shape)
-    if longest <= _LONGEST_DRAWN:
-        return suppress_non_maxima(values, border=0).astype(np.float32)
-    height, width = (max(1, round(side * _LONGEST_DRAWN / longest)) for side in values.shape)
-    small = adaptive_max_pool2d(torch.from_numpy(values)[None], (height, width))[0].numpy()
-    thin = Image.fromarray(suppress_non_maxima(small, border=0).astype(np.float32))
-    return np.asarray(thin.resize(values.shape[::-1], Image.Resampling.BILINEAR))
+    scale = min(1, _LONGEST_DRAWN / longest)
+    height, width = (max(1, round(scale * side)) for side in values.shape)
+    small = adaptive_max_pool2d(torch.tensor(values)[None], (height, width))[0].numpy()
+    lines = suppress_non_maxima(small, border=0).astype(np.float32)
+    if longest >= _THICKER_FROM:
+        lines = max_pool2d(torch.from_numpy(lines)[None], 3, 1, 1)[0].numpy()
+    if scale == 1:
+        return lines
+    drawn = Image.fromarray(lines).resize(values.shape[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(drawn)
