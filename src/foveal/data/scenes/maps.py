@@ -83,7 +83,7 @@ def read_maps(task: str, domain: str = "clean") -> FoundMaps:
     for split in SPLITS:
         scenes = SceneMaps(Scenes(split, domain=domain), task)
         few = _SCORED.get(split)
-        parts[split] = scenes if few is None else ChosenMaps(scenes, np.arange(few))
+        parts[split] = scenes if few is None else ChosenMaps(scenes, np.arange(min(few, len(scenes))))
     return FoundMaps(
         root="built-in scenes",
         parts=parts,
