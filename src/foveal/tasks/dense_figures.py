@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foveal.data.maps import FloatMap
+from foveal.layers import SelectiveIntegration
 from foveal.layers.selective_integration import largest
 from foveal.metrics import MapScores, SaliencyScores
 from foveal.metrics.boundaries import BoundaryScores
-from foveal.metrics.map_scores import MAIN
 from foveal.metrics.saliency_curves import BETA_SQUARED, f_measure
 from foveal.models.dfi import DFI
 from foveal.tasks.dense import DenseSetup, DenseTask, maps_of
@@ -28,12 +28,12 @@ _PIXELS = 180  # of a cell's side, about: what is larger is shrunk
 def draw(task: DenseTask, setup: DenseSetup, folder: Path) -> list[Figure]:
     """Draw what a tested network does, and return the figures in the report's order."""
     figures = [_pictures(task, setup, folder), draw_precision_recall(task.scores, folder)]
-    gates = _gates(task, setup)
-    if gates is not None:
-        model = task.evaluated_model
-        assert isinstance(model, DFI)
-        levels = [f"1/{stride}" for stride in model.backbone.feature_info.reduction()]
-        figures.append(draw_selections(gates, _selected(model), levels, folder))
+    model = task.evaluated_model
+    selected = _selected(model)
+    if isinstance(model, DFI) and selected is not None:
+        gates = _gates(model, task, setup)
+        strides = model.backbone.feature_info.reduction()
+        figures.append(draw_selections(gates, selected, strides, folder))
     return figures
 
 
@@ -69,10 +69,10 @@ def _pictures(task: DenseTask, setup: DenseSetup, folder: Path) -> Figure:
         ]
     columns = 1 + 2 * len(task.tasks)
     side = min(11 / columns, 2.6)
-    ratios = [min(max(image.height / image.width, 0.4), 1.4) for image, _ in samples]
+    ratios = [min(max(image.height / image.width, 0.4), 1.6) for image, _ in samples]
     canvas = Canvas(figsize=(side * columns, side * sum(ratios) + 0.5), layout="constrained")
     cells = canvas.subplots(len(samples), columns, squeeze=False, height_ratios=ratios)
-    titles = [f"{task}\n{what}" for task in task.tasks for what in ("truth", "prediction")]
+    titles = [f"{name}\n{what}" for name in task.tasks for what in ("truth", "prediction")]
     for axes, title in zip(cells[0], ("picture", *titles), strict=True):
         axes.set_title(title, fontsize=10, color=INK)
     for row, (image, truths), predictions in zip(cells, samples, maps, strict=True):
@@ -154,7 +154,7 @@ def _curve(axes: Axes, name: str, scores: nn.Module) -> None:
         recall, precision, best = summary.recall, summary.precision, summary.ods
         point = tuple(np.interp(summary.threshold, levels, v) for v in (recall, precision))
         label = f"ODS {best:.3f} at {summary.threshold:.2f}, OIS {summary.ois:.3f}"
-    r = np.linspace(0.001, 1, 300)
+    r = np.geomspace(0.01, 1, 300)
     for f_value in np.arange(1, 10) / 10:
         p = iso_f(r, f_value, beta_squared)
         axes.plot(r, p, color=LINE, linewidth=0.8, zorder=1)
@@ -177,9 +177,7 @@ def _curve(axes: Axes, name: str, scores: nn.Module) -> None:
     axes.plot(*point, "o", color=BAD, markersize=6, zorder=4, clip_on=False)
 
 
-def iso_f(
-    recall: NDArray[np.float64], f: float, beta_squared: float = 1.0
-) -> NDArray[np.float64]:
+def iso_f(recall: NDArray[np.float64], f: float, beta_squared: float = 1.0) -> NDArray[np.float64]:
     """Return the precision that has a given F at each recall; nan where none in [0, 1] has.
 
     Args:
@@ -193,15 +191,14 @@ def iso_f(
 
 
 def _selected(model: nn.Module) -> int | None:
-    """Return how many levels a task selects, None for a network without selection."""
-    return model.decoder.dfims[0].selected if isinstance(model, DFI) else None  # type: ignore[union-attr, return-value]
+    """Return how many levels a task selects; None: there is no selection."""
+    found = [part.selected for part in model.modules() if isinstance(part, SelectiveIntegration)]
+    return found[0] if found else None
 
 
-def _gates(task: DenseTask, setup: DenseSetup) -> dict[str, Tensor] | None:
-    """Return each task's gates over test pictures, [N, scales, levels], if there are any."""
-    model = task.evaluated_model.eval()
-    if not isinstance(model, DFI) or _selected(model) is None:
-        return None
+def _gates(model: DFI, task: DenseTask, setup: DenseSetup) -> dict[str, Tensor]:
+    """Return each task's gates over test pictures, [N, scales, levels]."""
+    model.eval()
     pictures = setup.splits["test"]
     found: dict[str, list[Tensor]] = {name: [] for name in task.tasks}
     with torch.inference_mode():
@@ -213,45 +210,47 @@ def _gates(task: DenseTask, setup: DenseSetup) -> dict[str, Tensor] | None:
 
 
 def draw_selections(
-    gates: Mapping[str, Tensor], selected: int, levels: Sequence[str], folder: Path
+    gates: Mapping[str, Tensor], selected: int, strides: Sequence[int], folder: Path
 ) -> Figure:
     """Draw how much each task weighs each level on each scale, and how often it selects it.
 
     Args:
         gates: task → weights [N, scales, levels] of N pictures, each row's sum 1.
         selected: how many of a row are selected.
-        levels: names of the levels but the last, which is the pyramid's.
+        strides: of the backbone's levels; one more is the pyramid's.
         folder: where ``selections.png`` goes.
     """
-    names = [*levels, "pyramid"]
-    count, scales, _ = next(iter(gates.values())).shape
-    width = 0.52 * len(names) + 0.3
-    canvas = Canvas(figsize=(width * len(gates) + 1.6, 0.84 * scales + 1.7), layout="constrained")
+    count, scales, levels = next(iter(gates.values())).shape
+    largest_mean = max(float(weights.mean(0).max()) for weights in gates.values())
+    width = 0.52 * levels + 0.3
+    canvas = Canvas(figsize=(width * len(gates) + 1.2, 0.84 * scales + 1.7), layout="constrained")
     cells = canvas.subplots(2, len(gates), squeeze=False, sharex=True, sharey=True)
     for column, (task, weights) in enumerate(gates.items()):
         chosen = largest(weights.flatten(0, 1), selected).view_as(weights) > 0
-        for axes, values in zip(cells[:, column], (weights, chosen.float()), strict=True):
+        tables = ((weights, max(largest_mean, 1e-6)), (chosen.float(), 1.0))
+        for axes, (values, top) in zip(cells[:, column], tables, strict=True):
             table = values.mean(0).numpy()
-            image = axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+            axes.imshow(table, cmap="Blues", vmin=0, vmax=top, aspect="auto")
             for place, value in np.ndenumerate(table):
-                color = "white" if value > 0.6 else INK
+                color = "white" if value > 0.6 * top else INK
                 style = {"ha": "center", "va": "center", "fontsize": 7, "color": color}
                 axes.text(place[1], place[0], f"{value:.2f}", **style)
             axes.tick_params(labelsize=8, length=0)
             axes.spines[:].set_visible(False)
         cells[0, column].set_title(task, fontsize=10, color=INK)
-        cells[1, column].set_xticks(range(len(names)), names)
+        names = [f"{number}\n1/{stride}" for number, stride in enumerate(strides, start=1)]
+        cells[1, column].set_xticks(range(levels), [*names, "pyramid"])
         cells[1, column].set_xlabel("level", fontsize=9)
     for axes, what in zip(cells[:, 0], ("mean weight", "how often selected"), strict=True):
-        axes.set_yticks(range(scales), names[:scales])
+        sizes = [f"{number}, 1/{strides[number - 1]}" for number in range(1, scales + 1)]
+        axes.set_yticks(range(scales), sizes)
         axes.set_ylabel(f"{what}\n\nscale", fontsize=9)
-    canvas.colorbar(image, ax=cells, fraction=0.03, pad=0.02).ax.tick_params(labelsize=8)
     caption = (
         f"Which of the backbone's levels (columns) each task uses on each scale (rows), over "
-        f"{count} test pictures. Levels and scales are named by their size relative to the "
-        f"picture. Above: the mean weight of a level; a row sums to 1. Below: the share of the "
-        f"pictures for which a level is among the {selected} with the largest weights, which alone "
-        f"count."
+        f"{count} test pictures. Levels and scales are numbered from fine to coarse; below is "
+        f"their size relative to the picture. Above: the mean weight of a level; a row sums to 1. "
+        f"Below: the share of the pictures for which a level is among the {selected} with the "
+        f"largest weights, which alone count."
     )
     return save_figure(canvas, folder / "selections.png", "What tasks select", caption)
 
