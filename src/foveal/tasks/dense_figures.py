@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ def draw(task: DenseTask, setup: DenseSetup, folder: Path) -> list[Figure]:
     selected = _selected(model)
     if isinstance(model, DFI) and selected is not None:
         gates = _gates(model, task, setup)
-        strides = model.backbone.feature_info.reduction()
+        backbone: Any = model.backbone
+        strides = backbone.feature_info.reduction()
         figures.append(draw_selections(gates, selected, strides, folder))
     return figures
 
@@ -96,8 +98,8 @@ def _pictures(task: DenseTask, setup: DenseSetup, folder: Path) -> Figure:
 def draw_map(axes: Axes, values: FloatMap | None) -> None:
     """Draw a map [H, W] of values in [0, 1], dark on white, or say that there is none."""
     if values is None:
-        style = {"ha": "center", "va": "center", "fontsize": 9, "color": QUIET}
-        axes.text(0.5, 0.5, "no label", transform=axes.transAxes, **style)  # type: ignore[arg-type]
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": QUIET}
+        axes.text(0.5, 0.5, "no label", transform=axes.transAxes, **style)
         return
     axes.imshow(shrunk(values, _PIXELS), cmap="gray_r", vmin=0, vmax=1, aspect="auto")
 
@@ -151,15 +153,17 @@ def _curve(axes: Axes, name: str, scores: nn.Module) -> None:
         summary, levels = scores.summary, scores.protocol.levels
         assert summary is not None
         beta_squared = 1.0
-        recall, precision, best = summary.recall, summary.precision, summary.ods
-        point = tuple(np.interp(summary.threshold, levels, v) for v in (recall, precision))
+        recall, precision = summary.recall, summary.precision
+        at_best = [np.interp(summary.threshold, levels, v) for v in (recall, precision)]
+        best, point = summary.ods, (at_best[0], at_best[1])
         label = f"ODS {best:.3f} at {summary.threshold:.2f}, OIS {summary.ois:.3f}"
     r = np.geomspace(0.01, 1, 300)
     for f_value in np.arange(1, 10) / 10:
         p = iso_f(r, f_value, beta_squared)
         axes.plot(r, p, color=LINE, linewidth=0.8, zorder=1)
-        style = {"va": "center", "fontsize": 7, "color": QUIET, "textcoords": "offset points"}
-        axes.annotate(f"{f_value:.1f}", (1, p[-1]), (3, 0), **style, annotation_clip=False)
+        style: dict[str, Any] = {"va": "center", "fontsize": 7, "color": QUIET}
+        style |= {"textcoords": "offset points", "annotation_clip": False}
+        axes.annotate(f"{f_value:.1f}", (1, p[-1]), (3, 0), **style)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_box_aspect(1)
@@ -233,8 +237,8 @@ def draw_selections(
             axes.imshow(table, cmap="Blues", vmin=0, vmax=top, aspect="auto")
             for place, value in np.ndenumerate(table):
                 color = "white" if value > 0.6 * top else INK
-                style = {"ha": "center", "va": "center", "fontsize": 7, "color": color}
-                axes.text(place[1], place[0], f"{value:.2f}", **style)
+                style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
+                axes.text(place[1], place[0], f"{value:.2f}", color=color, **style)
             axes.tick_params(labelsize=8, length=0)
             axes.spines[:].set_visible(False)
         cells[0, column].set_title(task, fontsize=10, color=INK)
