@@ -182,3 +182,8 @@ def test_a_summary_names_the_scores_that_networks_are_compared_by(tested):
     main = task.main_scores(scores)
     assert list(main) == ["test/mean", "test/saliency/max_f", "test/edge/ods"]
     assert main["test/edge/ods"] == found["edge/ods"]
+
+
+def test_the_mean_of_one_task_is_not_said_twice(tested):
+    task, _, _ = tested(("edge",), count=3, scored=False)
+    assert task.main_scores({"val/mean": 0.5, "val/edge/ods": 0.5}) == {"val/edge/ods": 0.5}

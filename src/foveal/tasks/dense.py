@@ -129,8 +129,9 @@ class DenseTask(Task):
             self.scores.update(index, maps, truths)
 
     def main_scores(self, scores: Mapping[str, float]) -> dict[str, float]:
-        """Return the mean, and of each task the score by which networks are compared."""
-        names = {self.monitor, *(f"{task}/{MAIN[task]}" for task in self.tasks)}
+        """Return each task's score by which networks are compared, and the mean of several."""
+        names = [f"{task}/{MAIN[task]}" for task in self.tasks]
+        names += [self.monitor] if len(names) > 1 else []
         return {name: v for name, v in scores.items() if name.partition("/")[2] in names}
 
     def remarks(self) -> tuple[str, ...]:
