@@ -269,7 +269,7 @@ def test_help_without_a_task(capsys):
     with pytest.raises(SystemExit) as stop:
         parse_config(["--help"])
     assert stop.value.code == 0
-    assert "foveal train {classify|segment} [flags]" in capsys.readouterr().out
+    assert "foveal train {classify|segment|dense} [flags]" in capsys.readouterr().out
 
 
 def test_command_parser_answers_in_one_sentence():

@@ -28,6 +28,7 @@ from foveal.metrics.boundaries import (
     count_boundaries,
     summarize_boundaries,
 )
+from foveal.tasks.counting_pool import processors
 
 _PROCEDURE = 1  # counted up when the same maps may be counted otherwise
 
@@ -149,7 +150,7 @@ def _count_all(
     workers: int | None,
 ) -> Iterator[tuple[str, list[int]]]:
     """Yield each key with its counts, as they become known."""
-    workers = min(workers or _processors(), len(jobs))
+    workers = min(workers or processors(), len(jobs))
     if workers <= 1:
         for key, job in jobs.items():
             yield key, _count(job, pictures, protocol)
@@ -171,13 +172,6 @@ def _count_all(
             worker.terminate()  # or it would go on to the end of its picture
         raise
     pool.shutdown()
-
-
-def _processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # where cpu_count() counts others' too
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _count(job: _Job, pictures: AnnotatedPictures, protocol: BoundaryProtocol) -> list[int]:

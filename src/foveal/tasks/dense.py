@@ -28,6 +28,7 @@ from foveal.data.sampling import MixedBatchSampler, TrainingBatches
 from foveal.data.transforms import WholePreprocess
 from foveal.losses import MapLoss
 from foveal.metrics import MapScores
+from foveal.metrics.map_scores import MAIN
 from foveal.models.input_size import check_input_size
 from foveal.models.map_inference import picture_maps
 from foveal.names import unknown
@@ -126,6 +127,12 @@ class DenseTask(Task):
             tasks = [task for task in self.tasks if task in truths]
             (maps,) = maps_of(self.evaluated_model, [x], tasks, self.config, self._inference)
             self.scores.update(index, maps, truths)
+
+    def main_scores(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """Return each task's score by which networks are compared, and the mean of several."""
+        names = [f"{task}/{MAIN[task]}" for task in self.tasks]
+        names += [self.monitor] if len(names) > 1 else []
+        return {name: v for name, v in scores.items() if name.partition("/")[2] in names}
 
     def remarks(self) -> tuple[str, ...]:
         """Say which maps were not all numbers, and which task had nothing to be scored on."""

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,14 +96,19 @@ def short(name: str, most: int = 14) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def draw_curves(history: Sequence[Mapping[str, float]], folder: Path) -> Figure:
-    """Draw loss and validation scores over the epochs."""
+def draw_curves(
+    history: Sequence[Mapping[str, float]], main: Sequence[str], folder: Path
+) -> Figure:
+    """Draw loss and validation scores over the epochs.
+
+    Args:
+        history: a row per epoch.
+        main: names of the validation scores; the first four that are shares of right answers are
+            drawn.
+        folder: where ``curves.png`` goes.
+    """
     epochs = [row["epoch"] for row in history]
-    scores = [
-        k
-        for k in history[0]
-        if k.startswith("val/") and k not in ("val/nll", "val/ece") and "/iou/" not in k
-    ]
+    scores = [key for key in main if key not in ("val/nll", "val/ece")]
     losses = [k for k in ("train/loss", "val/nll") if k in history[0]]
     canvas = Canvas(figsize=(9, 3.2), layout="constrained")
     for axes, keys in zip(canvas.subplots(1, 2), (losses, scores[:4]), strict=True):
@@ -124,14 +130,25 @@ def write_report(
     *,
     data: str,
     environment: Mapping[str, Any],
+    cards: Mapping[str, float],
     left_out: Sequence[str],
 ) -> None:
-    """Write the page; every text is escaped and every picture is inside it."""
+    """Write the page; every text is escaped and every picture is inside it.
+
+    Args:
+        path: the file.
+        config: of the run.
+        metrics: all numbers, for the table.
+        figures: in their order.
+        data: what the data is.
+        environment: the machine.
+        cards: numbers that stand at the top; the first eight do.
+        left_out: complaints about damaged pictures.
+    """
     title = f"{config.model} · {task_of(config)}"
-    test = {k: v for k, v in metrics.items() if k.startswith("test/") and "/iou/" not in k}
-    cards = "".join(
-        f'<div class="card"><b>{value:.4f}</b><span>{html.escape(key)}</span></div>'
-        for key, value in list(test.items())[:8]
+    top = "".join(
+        f'<div class="card"><b>{_number(value)}</b><span>{html.escape(key)}</span></div>'
+        for key, value in list(cards.items())[:8]
     )
     rows = "".join(
         f"<tr><td>{html.escape(key)}</td><td>{_number(value)}</td></tr>"
@@ -150,8 +167,8 @@ def write_report(
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>
 <body><main><h1>{html.escape(title)}</h1>
-<p class="sub">{html.escape(str(config.data.root or "built-in data"))}, seed {config.seed}</p>
-<div class="cards">{cards}</div>
+<p class="sub">seed {config.seed}</p>
+<div class="cards">{top}</div>
 <h2>Data</h2><pre>{html.escape(data)}</pre>{skipped}
 {pictures}
 <h2>Numbers</h2><table><tr><th>name</th><th>value</th></tr>{rows}</table>
@@ -170,4 +187,6 @@ def _figure(figure: Figure) -> str:
 
 
 def _number(value: float) -> str:
+    if math.isnan(value):
+        return "no score"
     return str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -1,6 +1,7 @@
 """What every task's training has in common, as a LightningModule."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -255,6 +256,14 @@ class Task(LightningModule):
         """Return the scores of the test; a task may have more there than in validation."""
         scores: dict[str, float] = self.scores.compute()
         return scores
+
+    def main_scores(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """Return the scores that a summary shows: not those of parts, such as of each class.
+
+        Args:
+            scores: ``{"test/miou": ..., "test/iou/sky": ...}``.
+        """
+        return {name: value for name, value in scores.items() if name.count("/") == 1}
 
     def remarks(self) -> tuple[str, ...]:
         """Return sentences that a reader of the last scores should know."""

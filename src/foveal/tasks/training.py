@@ -254,21 +254,23 @@ class _Training:
         metrics = {**scores, **validation, "epoch": best["epoch"]}
         figures_folder = self.folder / "figures"
         figures_folder.mkdir(exist_ok=True)
-        figures = [draw_curves(history, figures_folder)]
+        curves = self.task.main_scores(validation)
+        figures = [draw_curves(history, list(curves), figures_folder)]
         figures += self.setup.figures(self.task, figures_folder)
+        main = self.task.main_scores(scores)
         environment_record = json.loads((self.folder / "env.json").read_text())
         write_report(
             self.folder / "report.html",
             self.config,
             metrics,
             figures,
+            cards=main,
             data=self.setup.describe(),
             environment=environment_record,
             left_out=self.setup.left_out,
         )
         # Last: a folder with metrics.json is a finished run.
         write_json(self.folder / METRICS, metrics)
-        main = {key: value for key, value in scores.items() if "/iou/" not in key}
         print("  ".join(f"{key} {value:.4f}" for key, value in main.items()))
         for remark in self.task.remarks():
             print(remark)
