@@ -260,6 +260,7 @@ class BoundaryScores(Metric):
         """
         counts = torch.cat((index.cpu().view(1), torch.from_numpy(row)))
         self.rows.append(counts[None].to(self.device))
+        self._computed = None  # torchmetrics keeps the last result until update() is called
 
     def expect_none(self) -> None:
         """Be ready to compute with other processes' pictures without one of this process."""
