@@ -380,7 +380,7 @@ def test_wrong_values_of_a_dense_run(values, message):
 def test_tasks_are_several_names():
     with pytest.raises(TypeError, match=r"^tasks must be several names, such as \('edge',\), not"):
         DenseConfig(tasks="edge")
-    with pytest.raises(TypeError, match="^data must be a foveal.config.DenseDataConfig, not Data"):
+    with pytest.raises(TypeError, match=r"^data must be a foveal.config.DenseDataConfig, not Data"):
         DenseConfig(data=DataConfig())
-    with pytest.raises(TypeError, match="^edge must be a foveal.config.MapSetConfig, not"):
+    with pytest.raises(TypeError, match=r"^edge must be a foveal.config.MapSetConfig, not"):
         DenseDataConfig(edge={"root": "x"})
