@@ -77,6 +77,10 @@ def test_maps_that_do_not_open(tmp_path):
     (tmp_path / "c.npy").write_bytes(whole[:-9])
     with pytest.raises(DamagedPictureError, match=r"c.npy: not a NumPy array, or damaged"):
         read_prediction_map(tmp_path / "c.npy")
+    np.savez(tmp_path / "f.npz", np.zeros((4, 5)))
+    (tmp_path / "f.npz").rename(tmp_path / "f.npy")
+    with pytest.raises(DamagedPictureError, match=r"f.npy: is a .npz file of several arrays"):
+        read_prediction_map(tmp_path / "f.npy")
     np.save(tmp_path / "d.npy", np.array([print]), allow_pickle=True)
     with pytest.raises(DamagedPictureError, match=r"d.npy: not a NumPy array, or damaged"):
         read_prediction_map(tmp_path / "d.npy")

@@ -230,3 +230,45 @@ def test_networks_of_segmentation_recipes_can_be_built(name):
             recipe.model, backbone=recipe.backbone, num_classes=19, **recipe.model_args
         )
     assert network.num_classes == 19
+
+
+def test_dfi_joint_has_the_known_settings_of_the_authors_sibling_code():
+    recipe = RECIPES["dfi_joint"]()
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adam", 5e-5, 5e-4)
+    assert (recipe.data.batch_size, recipe.accumulate) == (3, 10)  # one picture of each set
+    assert recipe.loss_args == {"reduction": "sum_per_image"}
+    assert recipe.model_args == {"frozen_norm": True}
+    assert recipe.inference.scales("saliency") == (1.0,)
+    assert recipe.inference.scales("edge") == (0.5, 1.0, 1.5, 2.0)
+    assert recipe.inference.scales("skeleton") == (0.5, 1.0, 1.5)
+
+
+@pytest.mark.parametrize("name", ["dfi_joint", "dfi_small", "dfi_scenes"])
+def test_dense_recipes_on_miniatures(name, tmp_path):
+    rng = np.random.default_rng(0)
+    for folder, mode in (("images", "RGB"), ("saliency", "L"), ("edge", "L"), ("skeleton", "L")):
+        (tmp_path / "maps" / folder).mkdir(parents=True)
+        for i in range(12):
+            array = rng.integers(0, 256, (40, 50, 3) if mode == "RGB" else (40, 50))
+            array = array if mode == "RGB" else 255 * (array > 200)
+            picture = Image.fromarray(array.astype(np.uint8), mode)
+            picture.save(tmp_path / "maps" / folder / f"{i}.png")
+    recipe = RECIPES[name]()
+    data = dataclasses.replace(
+        recipe.data, root=str(tmp_path / "maps"), layout="auto", image_size=32, workers=0
+    )
+    scores = dataclasses.replace(recipe.scores, thresholds=3)
+    out = str(tmp_path / "run")
+    config = dataclasses.replace(
+        recipe,
+        data=data,
+        scores=scores,
+        accumulate=1,
+        max_steps=1,
+        backbone_args={"layers": (1, 1, 1, 1)} if name == "dfi_joint" else {},
+        device="cpu",
+        out=out,
+    )
+    run = foveal.train(config)
+    assert foveal.load(run).tasks == ("saliency", "edge", "skeleton")
+    assert 0 <= run.metrics["test/edge/ods"] <= 1

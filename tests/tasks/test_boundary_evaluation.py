@@ -148,6 +148,21 @@ def test_what_changes_is_counted_again(scene, tmp_path):
     assert counted() == 0
 
 
+def test_no_other_file_is_taken_for_one_of_counts(scene, tmp_path):
+    pictures, _, folder = scene
+    counts = tmp_path / "mine.txt"
+    for text in ("my notes\n", "\nmine", '{"key"; "x"}\n'):
+        counts.write_text(text)
+        with pytest.raises(ValueError, match=r"mine.txt: is no file of counts: give another one"):
+            evaluate_boundaries(folder, pictures, QUICK, workers=1, counts_file=counts)
+        assert counts.read_text() == text
+    for begun in ("", '{"k'):  # as a stop may leave it
+        counts.write_text(begun)
+        evaluate_boundaries(folder, pictures, QUICK, workers=1, counts_file=counts)
+        again = evaluate_boundaries(folder, pictures, QUICK, workers=1, counts_file=counts)
+        assert again.counted == 0
+
+
 def test_equal_pictures_are_counted_once(scene):
     pictures, maps, folder = scene
     pictures.truths[1], maps[1] = pictures.truths[0], maps[0]

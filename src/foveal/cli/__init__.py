@@ -19,7 +19,7 @@ from foveal.names import unknown
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("foveal.cli.train", "train a network; writes a run folder"),
-    "eval": ("foveal.cli.eval", "measure a trained network on a split of its data"),
+    "eval": ("foveal.cli.eval", "score a trained network, or maps of another program"),
     "predict": ("foveal.cli.predict", "run a trained network on pictures"),
     "insert": ("foveal.cli.insert", "put a layer into a network and show what changes"),
     "export": ("foveal.cli.export", "write a trained network to a file for other programs"),

@@ -204,16 +204,29 @@ def _add_field(parser: Any, key: str, hint: Any, text: str) -> None:
     )
 
 
-def add_part(parser: argparse.ArgumentParser, part: type, prefix: str) -> None:
+def add_part(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    part: type,
+    prefix: str,
+    *,
+    without_run: bool = False,
+    leave_out: Sequence[str] = (),
+) -> None:
     """Make flags of a part of a config that say what shall differ from a run's own.
 
     Args:
-        parser: of a command on runs.
+        parser: of a command on runs, or a group of its flags.
         part: the part's class.
         prefix: what stands before the fields' names, such as ``sliding.``.
+        without_run: the command needs no run; the help then names the part's defaults.
+        leave_out: fields that the command has no use for.
     """
-    for key, hint, _, text in _fields(part, prefix):
-        _add_field(parser, key, hint, f"{text} (default: the run's own)")
+    for key, hint, default, text in _fields(part, prefix):
+        if key.removeprefix(prefix) in leave_out:
+            continue
+        own = str(default).lower() if hint is bool else default
+        shown = own if without_run else "the run's own"
+        _add_field(parser, key, hint, f"{text} (default: {shown})")
 
 
 def given_part(args: argparse.Namespace, part: type, prefix: str) -> dict[str, Any]:

@@ -89,6 +89,8 @@ def _read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
         raise DamagedPictureError(path, "there is no such file") from error
     except (EOFError, ValueError) as error:
         raise DamagedPictureError(path, "not a NumPy array, or damaged") from error
+    if not isinstance(values, np.ndarray):
+        raise DamagedPictureError(path, "is a .npz file of several arrays")
     while values.ndim > 2 and len(values) == 1:
         values = values[0]
     if values.ndim != 2 or not (values.dtype.kind in "fb" or values.dtype in (np.uint8, np.uint16)):

@@ -13,8 +13,8 @@ from foveal.names import unknown
 class SelectiveIntegration(nn.Module):
     """Bring the maps of several levels to one size and add those that a task selects: DFIM.
 
-    Each level is resized bilinearly (corners aligned) to the size of one of them, and projected by
-    a 1x1 convolution and GroupNorm; the projections f_i are shared by the tasks. For each task
+    Each level is resized bilinearly (corners aligned) to the size of one of them, and projected;
+    the projections f_i are shared by the tasks. For each task
 
         u = gn(conv_1x1(relu(gn(conv_1x1(sum_i f_i)))))
         g = softmax(W2 relu(W1 mean(u)))
@@ -150,14 +150,10 @@ class SelectiveIntegration(nn.Module):
         size = [like.shape[2], like.shape[3]]
         maps = []
         for i, project in enumerate(self.merge):
-            x, (convolve, norm) = levels[i], project
-            # A 1x1 convolution without bias and a resizing may change places: the convolution
-            # comes first on levels that are coarser, where it has fewer places to go through.
-            if i > self.level:
-                x = convolve(x)
+            x = levels[i]
             if i != self.level:
                 x = F.interpolate(x, size, mode="bilinear", align_corners=True)
-            maps.append(norm(x if i > self.level else convolve(x)))
+            maps.append(project(x))
         return maps
 
     def _gates(self, total: torch.Tensor, task: str) -> torch.Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from foveal.config import TrainConfig
 from foveal.recipes.coordinate import coordinate_imagenet
 from foveal.recipes.demo import demo
+from foveal.recipes.dense import dfi_joint, dfi_scenes, dfi_small
 from foveal.recipes.online_label_smoothing import ols_cifar100, ols_finegrained, ols_imagenet
 from foveal.recipes.sandglass import mobilenext_imagenet
 from foveal.recipes.segmentation import (
@@ -32,4 +33,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "spnet_cityscapes": spnet_cityscapes,
     "camvid_small": camvid_small,
     "scenes_small": scenes_small,
+    "dfi_joint": dfi_joint,
+    "dfi_small": dfi_small,
+    "dfi_scenes": dfi_scenes,
 }

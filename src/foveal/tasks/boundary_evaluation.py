@@ -28,8 +28,11 @@ from foveal.metrics.boundaries import (
     count_boundaries,
     summarize_boundaries,
 )
+from foveal.tasks.counting_pool import processors
 
 _PROCEDURE = 1  # counted up when the same maps may be counted otherwise
+
+_FIRST_BYTES = b'{"key": "'  # of a file of counts
 
 
 class AnnotatedPictures(Protocol):
@@ -88,17 +91,18 @@ def evaluate_boundaries(
         progress: called with (done, total); pictures that are equal in all are one.
 
     Raises:
-        ValueError: a map is missing, damaged, of another size, or out of range; no pictures.
+        ValueError: a map is missing, damaged, of another size, or out of range; no pictures; the
+            counts file is of something else.
     """
     if not len(pictures):
         raise ValueError("there are no pictures to score")
+    rows = _read_counts(counts_file)
     names = [pictures.name(index) for index in range(len(pictures))]
     jobs = [
         _Job(path, index, inverted)
         for index, path in enumerate(find_prediction_maps(predictions, names))
     ]
     keys = [_key(*job.read(pictures), protocol) for job in jobs]
-    rows = _read_counts(counts_file)
     missing = {key: job for key, job in zip(keys, jobs, strict=True) if key not in rows}
     total = len(set(keys))
     progress(total - len(missing), total)
@@ -146,7 +150,7 @@ def _count_all(
     workers: int | None,
 ) -> Iterator[tuple[str, list[int]]]:
     """Yield each key with its counts, as they become known."""
-    workers = min(workers or _processors(), len(jobs))
+    workers = min(workers or processors(), len(jobs))
     if workers <= 1:
         for key, job in jobs.items():
             yield key, _count(job, pictures, protocol)
@@ -170,13 +174,6 @@ def _count_all(
     pool.shutdown()
 
 
-def _processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # where cpu_count() counts others' too
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _count(job: _Job, pictures: AnnotatedPictures, protocol: BoundaryProtocol) -> list[int]:
     row: list[int] = count_boundaries(*job.read(pictures), protocol).row.tolist()
     return row
@@ -196,11 +193,19 @@ def _count_in_worker(job: _Job) -> list[int]:
 
 
 def _read_counts(path: Path | None) -> dict[str, list[int]]:
-    """Return the counts in a file by key; a line that a stop cut off is left out."""
+    """Return the counts in a file by key; a line that a stop cut off is left out.
+
+    Raises:
+        ValueError: it is a file of something else, to which no counts must be added.
+    """
     rows: dict[str, list[int]] = {}
     if path is None or not path.exists():
         return rows
-    for line in path.read_text("utf-8").splitlines():
+    content = path.read_bytes()
+    begun = content.split(b"\n")[0][: len(_FIRST_BYTES)]  # a stop may leave less than a line
+    if content and not (begun and _FIRST_BYTES.startswith(begun)):
+        raise ValueError(f"{printable(path)}: is no file of counts: give another one")
+    for line in content.decode(errors="replace").splitlines():
         try:
             entry = json.loads(line)
             rows[entry["key"]] = entry["counts"]

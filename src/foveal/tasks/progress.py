@@ -1,5 +1,6 @@
 """How a run tells what it is doing: bars in a terminal, plain lines elsewhere."""
 
+import functools
 import logging
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from rich.console import Console
 from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -64,10 +66,17 @@ class BatchLines(Callback):
 @contextmanager
 def reading_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function of (done, total): a bar in a terminal, elsewhere a line each half minute."""
+    with steps_bar() as tell:
+        yield functools.partial(tell, what)
+
+
+@contextmanager
+def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield the same for several things after another: a function of (what, done, total)."""
     if not sys.stderr.isatty():
         last = time.monotonic()
 
-        def tell(done: int, total: int) -> None:
+        def tell(what: str, done: int, total: int) -> None:
             nonlocal last
             if time.monotonic() - last > SECONDS_BETWEEN_LINES:
                 last = time.monotonic()
@@ -75,9 +84,11 @@ def reading_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
         yield tell
         return
-    with Progress(transient=True) as progress:
-        bar = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=None)
+        yield lambda what, done, total: progress.update(
+            bar, description=what, completed=done, total=total
+        )
 
 
 @contextmanager

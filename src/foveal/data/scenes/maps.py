@@ -82,8 +82,8 @@ def read_maps(task: str, domain: str = "clean") -> FoundMaps:
     parts: dict[str, MappedPictures] = {}
     for split in SPLITS:
         scenes = SceneMaps(Scenes(split, domain=domain), task)
-        few = _SCORED.get(split)
-        parts[split] = scenes if few is None else ChosenMaps(scenes, np.arange(few))
+        few = min(_SCORED.get(split, len(scenes)), len(scenes))
+        parts[split] = ChosenMaps(scenes, np.arange(few)) if few < len(scenes) else scenes
     return FoundMaps(
         root="built-in scenes",
         parts=parts,
@@ -94,8 +94,8 @@ def read_maps(task: str, domain: str = "clean") -> FoundMaps:
 
 def _origin(pictures: MappedPictures, split: str, domain: str) -> str:
     whole = f"built-in scenes, version {VERSION}, {domain}"
-    few = f"{len(pictures)} of {len(Scenes(split, domain=domain)):,d} "
-    return few + whole if split in _SCORED else whole
+    every = len(Scenes(split, domain=domain))
+    return f"{len(pictures)} of {every:,d} {whole}" if len(pictures) < every else whole
 
 
 def _draw(scene: Scene) -> NDArray[np.uint8]:
