@@ -8,9 +8,13 @@ from foveal.data.dense import tasks_of
 
 @pytest.mark.parametrize("task", DENSE_TASKS)
 def test_without_a_root_the_scenes_are_read(task):
+    """All of them to train on, of the others the first, as scoring lines takes long."""
     data = read_dense(None, task=task)
     assert (data.layout, data.root, data.task, data.image_size) == ("scenes", None, task, 128)
-    assert {s: len(p) for s, p in data.splits.items()} == {"train": 6000, "val": 600, "test": 1200}
+    assert {s: len(p) for s, p in data.splits.items()} == {"train": 6000, "val": 50, "test": 200}
+    assert data.splits["val"].name(49) == "scenes-v1-clean-val[49]"
+    assert data.origins["train"] == "built-in scenes, version 1, clean"
+    assert data.origins["test"] == "200 of 1,200 built-in scenes, version 1, clean"
     data.require_training()
 
 
