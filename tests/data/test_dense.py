@@ -110,7 +110,9 @@ def test_scenes_have_maps_of_all_tasks():
         (["masks", "edge"], ("edge",)),
     ],
 )
-def test_tasks_of_a_folder_are_what_its_maps_are_called_after(paint_pairs, tmp_path, folders, expected):
+def test_tasks_of_a_folder_are_what_its_maps_are_called_after(
+    paint_pairs, tmp_path, folders, expected
+):
     for folder in folders:
         paint_pairs("set/images", f"set/{folder}", "abcd")
     assert tasks_of(tmp_path / "set") == expected

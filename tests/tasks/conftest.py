@@ -229,4 +229,4 @@ def dense_config(discs, tmp_path):
 def dense_run(discs, tmp_path_factory):
     """Return a dense run that learned where the discs are."""
     config = small_dense_config(discs, tmp_path_factory.mktemp("runs") / "dense")
-    return foveal.train(dataclasses.replace(config, epochs=15, lr=5e-3))
+    return foveal.train(dataclasses.replace(config, epochs=8, lr=5e-3))
