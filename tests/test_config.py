@@ -1,7 +1,6 @@
 """Configs as values: round trips and one-sentence errors."""
 
 import dataclasses
-import inspect
 import re
 import subprocess
 import sys
@@ -9,10 +8,18 @@ import sys
 import pytest
 
 from foveal.config import (
+    DENSE_TASKS,
+    TASK_CONFIGS,
+    AugmentConfig,
     ClassifyConfig,
     DataConfig,
     DenseAugmentConfig,
+    DenseConfig,
+    DenseDataConfig,
+    InferenceConfig,
     Insertion,
+    MapScoresConfig,
+    MapSetConfig,
     SegmentAugmentConfig,
     SegmentConfig,
     SlidingConfig,
@@ -125,14 +132,19 @@ def test_whole_numbers_are_accepted_where_a_float_is_wanted():
 
 
 def test_only_task_configs_have_a_task():
-    with pytest.raises(TypeError, match="ClassifyConfig or SegmentConfig, not DataConfig"):
+    with pytest.raises(
+        TypeError, match="ClassifyConfig or SegmentConfig or DenseConfig, not DataC"
+    ):
         task_of(DataConfig())
 
 
 def test_every_field_is_documented():
-    for config_class in (ClassifyConfig, *ClassifyConfig.__mro__[1:-1], DataConfig, Insertion):
-        own = inspect.get_annotations(config_class)
-        missing = [name for name in own if f"\n        {name}: " not in config_class.__doc__]
+    parts = (AugmentConfig, DataConfig, Insertion, SlidingConfig, SegmentAugmentConfig)
+    parts += (DenseAugmentConfig, DenseDataConfig, InferenceConfig, MapScoresConfig, MapSetConfig)
+    for config_class in (*TASK_CONFIGS.values(), *parts):
+        documentation = "".join(str(c.__doc__) for c in config_class.__mro__)
+        fields = [f.name for f in dataclasses.fields(config_class)]
+        missing = [name for name in fields if f"\n        {name}: " not in documentation]
         assert missing == []
 
 
@@ -260,3 +272,115 @@ def test_a_part_is_updated_under_the_rules_of_a_file():
         updated(sliding, {"scale": (1.0,)}, "sliding.")
     with pytest.raises(ValueError, match=r"config key 'sliding.window' must be"):
         updated(sliding, {"window": "x"}, "sliding.")
+
+
+def every_value_changed():
+    """Return a dense run in which no field of its own has its default."""
+    return DenseConfig(
+        tasks=("skeleton", "edge"),
+        data=DenseDataConfig(
+            root="all",
+            domain="night",
+            image_size=96,
+            batch_size=3,
+            edge=MapSetConfig(root="x y", layout="bsds500", ratio=2.0),
+            skeleton=MapSetConfig(root="sk", domain="day", ratio=0.5),
+        ),
+        augment=DenseAugmentConfig(min_scale=0.5, max_scale=1.5, rotate=90.0, hflip=0.0),
+        inference=InferenceConfig(
+            saliency_scales=(0.5, 1.0),
+            edge_scales=(0.5, 1.0, 1.5, 2.0),
+            skeleton_scales=(1.5,),
+            stretch=False,
+            tile=500,
+            bits=16,
+        ),
+        scores=MapScoresConfig(min_max=False, thresholds=25, val_thresholds=5),
+        loss="cross_entropy",
+        loss_args={"reduction": "sum_per_image", "edge_weight": 0.5},
+        head_lr_scale=2.0,
+        model_args={"deep_supervision": []},
+    )
+
+
+def test_a_dense_run_survives_yaml():
+    import yaml
+
+    config = every_value_changed()
+    values = to_dict(config)
+    assert values["task"] == task_of(config) == "dense"
+    assert values["tasks"] == ["edge", "skeleton"]
+    text = yaml.safe_dump(values, sort_keys=False)
+    assert from_dict(yaml.safe_load(text)) == config == from_dict(values)
+    assert from_dict({"task": "dense"}) == DenseConfig()
+
+
+def test_tasks_are_in_the_usual_order_each_once():
+    assert DenseConfig(tasks=("skeleton", "saliency", "skeleton")).tasks == ("saliency", "skeleton")
+    assert DenseConfig(tasks=["edge"]).tasks == ("edge",)
+
+
+def test_parts_of_a_dense_run_are_named_after_its_tasks():
+    config = every_value_changed()
+    assert config.data.of("edge").root == "x y"
+    assert [config.inference.scales(task) for task in DENSE_TASKS] == [
+        (0.5, 1.0),
+        (0.5, 1.0, 1.5, 2.0),
+        (1.5,),
+    ]
+    assert (DenseConfig().data.batch_size, config.data.batch_size) == (8, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tasks": ["edges"]}, "unknown task 'edges': did you mean 'edge'?"),
+        ({"tasks": "edge"}, "config key 'tasks' must be a list, not 'edge'"),
+        (
+            {"tasks": ["edge"], "data": {"saliency": {"root": "x"}}},
+            "data.saliency.root is given, but saliency is not among the tasks edge: leave one of",
+        ),
+        (
+            {"data": {"edge": {"rot": "x"}}},
+            "unknown config key 'data.edge.rot': did you mean 'data.edge.root'?",
+        ),
+        (
+            {"data": {"edges": {"root": "x"}}},
+            "unknown config key 'data.edges': did you mean 'data.edge'?",
+        ),
+        ({"data": {"edge": "x"}}, "config key 'data.edge' must hold keys, not 'x'"),
+        ({"data": {"edge": {"ratio": 0.0}}}, "data.edge.ratio must be above 0, not 0.0"),
+        (
+            {"data": {"skeleton": {"ratio": float("inf")}}},
+            "data.skeleton.ratio must be above 0, not inf",
+        ),
+        ({"data": {"labels": "edge"}}, "data.labels is for other tasks: --tasks says what is"),
+        ({"data": {"labels": "coarse"}}, "such as saliency"),
+        ({"data": {"label_noise": 0.1}}, "data.label_noise swaps classes, and maps have none"),
+        (
+            {"inference": {"edge_scales": [1, 0]}},
+            "inference.edge_scales must be numbers above 0, not [1.0, 0.0]",
+        ),
+        ({"inference": {"saliency_scales": []}}, "inference.saliency_scales must be numbers above"),
+        ({"inference": {"tile": -1}}, "inference.tile must be at least 0, not -1"),
+        ({"inference": {"bits": 12}}, "inference.bits must be 8 or 16, not 12"),
+        ({"inference": {"edge_scale": [1]}}, "did you mean 'inference.edge_scales'?"),
+        ({"scores": {"thresholds": 0}}, "scores.thresholds must be at least 1, not 0"),
+        ({"scores": {"val_thresholds": 0}}, "scores.val_thresholds must be at least 1, not 0"),
+        ({"head_lr_scale": 0.0}, "head_lr_scale must be above 0, not 0.0"),
+        ({"augment": {"blur": 0.1}}, "unknown config key 'augment.blur'"),
+    ],
+)
+def test_wrong_values_of_a_dense_run(values, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        from_dict({"task": "dense", **values})
+    assert "\n" not in str(error.value)
+
+
+def test_tasks_are_several_names():
+    with pytest.raises(TypeError, match=r"^tasks must be several names, such as \('edge',\), not"):
+        DenseConfig(tasks="edge")
+    with pytest.raises(TypeError, match=r"^data must be a foveal.config.DenseDataConfig, not Data"):
+        DenseConfig(data=DataConfig())
+    with pytest.raises(TypeError, match=r"^edge must be a foveal.config.MapSetConfig, not"):
+        DenseDataConfig(edge={"root": "x"})

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 import pytest
 
 from foveal.cli.parser import CommandParser, Options, _flag_value, parse_config
-from foveal.config import TASK_CONFIGS, AugmentConfig, ClassifyConfig, DataConfig, TrainConfig
+from foveal.config import (
+    TASK_CONFIGS,
+    AugmentConfig,
+    ClassifyConfig,
+    DataConfig,
+    DenseConfig,
+    DenseDataConfig,
+    InferenceConfig,
+    MapSetConfig,
+    TrainConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,3 +315,51 @@ def test_answers_without_importing_torch(argv):
     assert "foveal.config" in imported
     assert not imported & {"torch", "timm", "lightning", "numpy", "rich", "foveal.tasks"}
     assert ("task: classify" in done.stdout) == ("--print_config" in argv)
+
+
+def test_flags_of_several_sets():
+    argv = "dense --tasks saliency,edge --data.saliency.root duts --data.edge.root bsds"
+    argv += " --data.edge.layout bsds500 --data.edge.ratio 2 --inference.edge_scales 0.5,1"
+    argv += " --loss_args.reduction sum_per_image"
+    config, _ = parse_config(argv.split())
+    data = DenseDataConfig(
+        saliency=MapSetConfig(root="duts"),
+        edge=MapSetConfig(root="bsds", layout="bsds500", ratio=2.0),
+    )
+    assert config == DenseConfig(
+        tasks=("saliency", "edge"),
+        data=data,
+        inference=InferenceConfig(edge_scales=(0.5, 1.0)),
+        loss_args={"reduction": "sum_per_image"},
+    )
+
+
+def test_one_task_is_a_list_of_one():
+    assert parse_config(["dense", "--tasks", "edge"])[0].tasks == ("edge",)
+    assert parse_config(["dense", "--tasks", "[edge, skeleton]"])[0].tasks == ("edge", "skeleton")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--tasks edges", "unknown task 'edges': did you mean 'edge'"),
+        ("--data.edge.rot x", "unknown flag '--data.edge.rot': did you mean '--data.edge.root'"),
+        (
+            "--data.edges.root x",
+            "unknown flag '--data.edges.root': did you mean '--data.edge.root'",
+        ),
+        ("--data.edge.ratio many", "ratio"),
+        ("--tasks edge --data.skeleton.root x", "data.skeleton.root is given, but skeleton is not"),
+    ],
+)
+def test_wrong_flags_of_several_sets(argv, message):
+    assert message in refusal("dense", *argv.split())
+
+
+def test_a_file_of_a_dense_run_and_flags_over_it(config_at):
+    file = config_at("task: dense\ntasks: [edge]\ndata: {edge: {root: a, ratio: 3}}")
+    config, _ = parse_config(["dense", "--config", file, "--data.edge.root", "b"])
+    assert config.data.edge == MapSetConfig(root="b", ratio=3.0)
+    file = config_at("task: dense\ndata: {edge: {rot: a}}")
+    assert "data.edge.rot" in (found := refusal("dense", "--config", file))
+    assert "did you mean 'data.edge.root'" in found

@@ -14,10 +14,15 @@ from lightning import Callback, Trainer
 from PIL import Image
 
 from foveal.config import (
+    DENSE_TASKS,
     AugmentConfig,
     ClassifyConfig,
     DataConfig,
+    DenseAugmentConfig,
+    DenseConfig,
+    DenseDataConfig,
     Insertion,
+    MapScoresConfig,
     SegmentAugmentConfig,
     SegmentConfig,
 )
@@ -52,11 +57,19 @@ TIMMS = (
 NO_BLOCKS = ("test_vit", "test_efficientnet")
 
 SEGMENT = ("deeplabv3", "lraspp")
+DENSE = ("dfi",)
+PIXELS = (*SEGMENT, *DENSE)
 # What augmentation there is of pixels, under the names of classification's.
 SEGMENT_AUGMENTATION = {
     "none": SegmentAugmentConfig(min_scale=1.0, max_scale=1.0, rotate=0.0, blur=0.0, hflip=0.0),
     "much": SegmentAugmentConfig(),
 }
+DENSE_AUGMENTATION = {
+    "none": DenseAugmentConfig(min_scale=1.0, max_scale=1.0, rotate=0.0, hflip=0.0),
+    "much": DenseAugmentConfig(),
+}
+# Its two losses, under the names of others.
+DENSE_LOSSES = {"cross_entropy": "cross_entropy", "class weights": "balanced_cross_entropy"}
 
 FACTORS = {
     "task": {
@@ -64,6 +77,7 @@ FACTORS = {
         "several labels": {"multi_label": True},
         "deeplabv3": {},  # the task segment, as the next
         "lraspp": {},
+        "dfi": {},  # the task dense
     },
     "backbone": {
         **{name: {"model": name} for name in (*smallest_of_each_family(), *TIMMS)},
@@ -105,10 +119,12 @@ def possible(case):
     """Tell whether a case means anything.
 
     Several labels have their own loss. A map layer needs blocks that pass maps on. Pixels are not
-    mixed; networks for them need maps of stride 16 or 32.
+    mixed; networks for them need maps of stride 16 or 32, and all but one need several maps.
     """
-    if case["task"] in SEGMENT:
-        fits = (case["task"], case["backbone"]) != ("lraspp", "test_vit")  # it reads two maps
+    if case["task"] in DENSE and case["loss"] not in DENSE_LOSSES:
+        return False
+    if case["task"] in PIXELS:
+        fits = case["task"] == "deeplabv3" or case["backbone"] != "test_vit"
         if case["augmentation"] == "mixup" or case["backbone"] == "small pictures" or not fits:
             return False
     if case["task"] == "several labels" and case["loss"] not in ("cross_entropy", "class weights"):
@@ -163,10 +179,12 @@ def data(tmp_path_factory):
             lines.append(f"{path.relative_to(root)},{name}{more},{part}\n")
     (root / "labels.csv").write_text("path,labels,split\n" + "".join(lines))
     masks = masked_pictures(tmp_path_factory.mktemp("masked"), rng)
+    maps = mapped_pictures(tmp_path_factory.mktemp("mapped"), rng)
     return {
         "classify": root,
         "several labels": root / "labels.csv",
         **dict.fromkeys(SEGMENT, masks),
+        **dict.fromkeys(DENSE, maps),
     }
 
 
@@ -182,6 +200,24 @@ def masked_pictures(root, rng):
             for folder, array in (("images", pixels), ("masks", labels)):
                 Image.fromarray(array.astype(np.uint8)).save(root / part / folder / f"{i}.png")
     (root / "classes.txt").write_text("\n".join(CLASSES))
+    return root
+
+
+def mapped_pictures(root, rng):
+    """Write pictures with maps of all dense tasks: a bright square, its outline, its middle."""
+    for part, count in (("train", 8), ("val", 4)):
+        for folder in ("images", *DENSE_TASKS):
+            (root / part / folder).mkdir(parents=True)
+        for i in range(count):
+            arrays = {folder: np.zeros((SIDE, SIDE), np.uint8) for folder in DENSE_TASKS}
+            top, left = rng.integers(0, SIDE // 2, 2)
+            arrays["saliency"][top : top + 24, left : left + 24] = 255
+            arrays["edge"][top : top + 24, [left, left + 23]] = 255
+            arrays["skeleton"][top + 12, left + 6 : left + 18] = 255
+            noise = rng.integers(0, 128, (SIDE, SIDE, 3))
+            arrays["images"] = (noise + arrays["saliency"][..., None] // 2).astype(np.uint8)
+            for folder, array in arrays.items():
+                Image.fromarray(array).save(root / part / folder / f"{i}.png")
     return root
 
 
@@ -209,11 +245,14 @@ def test_it_trains_a_step_and_evaluates(case, data):
     changes = {}
     for factor, choice in case.items():
         changes |= FACTORS[factor][choice]
-    if case["task"] in SEGMENT:
+    kind = ClassifyConfig
+    if case["task"] in PIXELS:
         changes = for_pixels(case, changes)
-    train_a_step(
-        data[case["task"]], changes, SegmentConfig if case["task"] in SEGMENT else ClassifyConfig
-    )
+        kind = SegmentConfig
+    if case["task"] in DENSE:
+        changes = for_maps(case, changes)
+        kind = DenseConfig
+    train_a_step(data[case["task"]], changes, kind)
 
 
 def for_pixels(case, changes):
@@ -231,6 +270,17 @@ def for_pixels(case, changes):
     }
 
 
+def for_maps(case, changes):
+    """Return the changes of a network for pixels where these have maps of several tasks."""
+    own = {
+        "model_args": {**changes["model_args"], "width": 16},
+        "augment": DENSE_AUGMENTATION[case["augmentation"]],
+        "loss": DENSE_LOSSES[case["loss"]],
+        "scores": MapScoresConfig(val_thresholds=1),
+    }
+    return {k: v for k, v in changes.items() if k != "class_weights"} | own
+
+
 @pytest.mark.parametrize("augmentation", FACTORS["augmentation"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_takes_every_kind_of_target(name, augmentation, data):
@@ -240,8 +290,9 @@ def test_every_loss_takes_every_kind_of_target(name, augmentation, data):
 
 
 def train_a_step(root, changes, kind=ClassifyConfig):
+    data = DenseDataConfig if kind is DenseConfig else DataConfig
     config = kind(
-        data=DataConfig(root=str(root), image_size=SIDE, batch_size=4, workers=0),
+        data=data(root=str(root), image_size=SIDE, batch_size=4, workers=0),
         epochs=1,
         warmup_epochs=0.0,
         device="cpu",

@@ -2,14 +2,19 @@ import numpy as np
 import pytest
 
 from foveal.config import DENSE_TASKS
-from foveal.data import read_classification, read_dense
+from foveal.data import join, read_classification, read_dense
+from foveal.data.dense import tasks_of
 
 
 @pytest.mark.parametrize("task", DENSE_TASKS)
 def test_without_a_root_the_scenes_are_read(task):
+    """All of them to train on, of the others the first, as scoring lines takes long."""
     data = read_dense(None, task=task)
     assert (data.layout, data.root, data.task, data.image_size) == ("scenes", None, task, 128)
-    assert {s: len(p) for s, p in data.splits.items()} == {"train": 6000, "val": 600, "test": 1200}
+    assert {s: len(p) for s, p in data.splits.items()} == {"train": 6000, "val": 50, "test": 200}
+    assert data.splits["val"].name(49) == "scenes-v1-clean-val[49]"
+    assert data.origins["train"] == "built-in scenes, version 1, clean"
+    assert data.origins["test"] == "200 of 1,200 built-in scenes, version 1, clean"
     data.require_training()
 
 
@@ -89,3 +94,63 @@ def test_empty_truth_is_allowed(pairs, paint_mask, tmp_path):
     assert values.dtype == np.float32
     assert not values.any()
     assert not data.splits["train"].annotations(0)[0].any()
+
+
+def test_scenes_have_maps_of_all_tasks():
+    assert tasks_of(None) == tasks_of(None, "scenes") == DENSE_TASKS
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["saliency"], ("saliency",)),
+        (["contours"], ("edge",)),
+        (["symmetry", "salient"], ("saliency", "skeleton")),
+        (["skeleton", "edges", "saliency"], DENSE_TASKS),
+        (["masks", "edge"], ("edge",)),
+    ],
+)
+def test_tasks_of_a_folder_are_what_its_maps_are_called_after(
+    paint_pairs, tmp_path, folders, expected
+):
+    for folder in folders:
+        paint_pairs("set/images", f"set/{folder}", "abcd")
+    assert tasks_of(tmp_path / "set") == expected
+
+
+def test_tasks_of_a_layout_for_one_task(pairs, write_edges, paint, tmp_path):
+    pairs("ECSSD")
+    assert tasks_of(tmp_path / "ECSSD") == ("saliency",)
+    for split in ("train", "val", "test"):
+        paint(f"BSDS500/images/{split}/1.jpg")
+        write_edges(f"BSDS500/groundTruth/{split}/1.mat", np.eye(8, 10, dtype=bool))
+    assert tasks_of(tmp_path / "BSDS500") == ("edge",)
+
+
+def test_maps_that_are_called_after_no_task(pairs, tmp_path):
+    pairs("set")
+    (tmp_path / "train.lst").write_text("set/images/a.png set/masks/a.png\n")
+    for root in ("set", "train.lst"):
+        with pytest.raises(ValueError, match=r"say what its maps are of: --tasks saliency, edge"):
+            tasks_of(tmp_path / root)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder or file .*absent"):
+        tasks_of(tmp_path / "absent")
+    with pytest.raises(ValueError, match="did you mean 'bsds500'"):
+        tasks_of(tmp_path / "set", "bsds50")
+
+
+def test_any_tasks_of_scenes_are_one_set(few_scenes):
+    """Each picture with the maps asked for, and no others."""
+    for tasks in (("edge",), ("saliency", "skeleton"), DENSE_TASKS):
+        found = join({task: read_dense(None, task=task).splits["test"] for task in tasks})
+        assert found.set_tasks == (tasks,)
+        assert found.sizes == (4,)
+        image, truths = found.decode(2)
+        assert tuple(truths) == tasks
+        assert all(truth.size == image.size for truth in truths.values())
+        for task, truth in truths.items():
+            alone = read_dense(None, task=task).splits["test"].decode(2)
+            assert alone[0].tobytes() == image.tobytes()
+            assert (alone[1].map == truth.map).all()
+            assert 0 < truth.map.mean() < 1
+            assert (truth.annotations[0] == (truth.map == 1)).all()

@@ -4,6 +4,7 @@ from PIL import Image
 
 from foveal.config import DENSE_TASKS
 from foveal.data import join, read_dense
+from foveal.data.bsds500 import read_truth
 from foveal.data.joint import JointPictures
 from foveal.data.maps import MapFiles
 from foveal.data.masks import SizesDifferError
@@ -156,3 +157,33 @@ def test_real_packs(pack):
     _, maps = joint.load(104)
     assert (maps["edge"] == splits["edge"].load(0)[1]).all()
     assert len(joint.decode(104)[1]["edge"].annotations) >= 4
+
+
+def test_decoding_keeps_what_each_annotator_drew(files, write_edges, tmp_path):
+    """The map has the share of those who marked a pixel; their lines are apart beside it."""
+    drawn = [np.eye(8, 10, k=k, dtype=bool) for k in range(3)]
+    pairs = [(f"a/images/{k}.png", f"a/edges/{k}.mat") for k in range(2)]
+    for _, name in pairs:
+        write_edges(name, *drawn)
+    edges = MapFiles(tmp_path, pairs, read_truth, None)
+    joint = join({"saliency": files("a", 2, 51), "edge": edges})
+    image, truths = joint.decode(1)
+    assert image.size == truths["edge"].size == truths["saliency"].size == (10, 8)
+    assert list(truths) == ["saliency", "edge"]
+    assert len(truths["edge"].annotations) == 3
+    for found, expected in zip(truths["edge"].annotations, drawn, strict=True):
+        assert (found == expected).all()
+    assert truths["edge"].map == pytest.approx(np.mean(drawn, 0))
+    assert len(truths["saliency"].annotations) == 1
+    loaded_image, maps = joint.load(1)
+    assert loaded_image.tobytes() == image.tobytes()
+    assert all((maps[task] == truth.map).all() for task, truth in truths.items())
+
+
+@pytest.mark.parametrize("folder", ["images", "102"])
+def test_what_is_damaged_is_told_when_decoded(files, tmp_path, folder):
+    joint = join({"saliency": files("a", 2, 51), "edge": files("a", 2, 102)})
+    (tmp_path / "a" / folder / "1.png").write_bytes(b"no picture")
+    joint.decode(0)
+    with pytest.raises(DamagedPictureError, match=rf"{folder}/1\.png"):
+        joint.decode(1)

@@ -12,6 +12,7 @@ from PIL import Image
 from foveal.config import AugmentConfig, DenseAugmentConfig, SegmentAugmentConfig
 from foveal.data.joint import JointPictures
 from foveal.data.loading import (
+    MapsToScore,
     TransformedMaps,
     TransformedMasks,
     TransformedPictures,
@@ -21,12 +22,12 @@ from foveal.data.loading import (
     make_loader,
     probe_all,
 )
-from foveal.data.map_transforms import MapTrainTransform, WholeMaps
+from foveal.data.map_transforms import MapTrainTransform
 from foveal.data.maps import Truth
 from foveal.data.mask_transforms import MaskTrainTransform, WholePicture
 from foveal.data.pictures import DamagedPictureError
 from foveal.data.sampling import BatchSampler
-from foveal.data.transforms import Preprocess, TrainTransform
+from foveal.data.transforms import Preprocess, TrainTransform, WholePreprocess
 
 
 class Noise:
@@ -209,8 +210,8 @@ def test_whole_pictures_of_different_sizes_stay_apart():
 class NoiseWithMaps(Noise):
     """Random pictures whose maps are their green channel."""
 
-    def load(self, index):
-        return super().load(index), self.truth(index).map
+    def decode(self, index):
+        return self.load(index), self.truth(index), "RGB"
 
     def truth(self, index):
         return Truth.of_one(self.arrays[index][..., 1].astype(np.float32) / 255, "L")
@@ -259,14 +260,47 @@ def test_batches_of_maps_have_every_task_and_damage_is_raised_as_it_was_said():
     assert sound.pictures.name(3) == "noise/4.png"
 
 
-def test_whole_pictures_with_maps_may_stay_apart():
-    joint = JointPictures([{"edge": NoiseWithMaps()}])
-    dataset = TransformedMaps(joint, WholeMaps(Preprocess(8), ("edge", "skeleton")))
-    loader = make_loader(dataset, BatchSampler(10, 2, shuffle=False), workers=0, stacked=False)
-    pictures, targets, index = next(iter(loader))
-    assert [tuple(x.shape) for x in pictures] == [(3, 12, 16)] * 2
-    assert [tuple(target["edge"].shape) for target in targets] == [(1, 12, 16)] * 2
-    assert index.tolist() == [0, 1]
+class TwoAnnotators(NoiseWithMaps):
+    """The second marks what the first leaves out."""
+
+    def truth(self, index):
+        values = self.arrays[index][..., 0].astype(np.float32) / 255
+        return Truth(values, (values >= 0.5, values < 0.5), "2 annotators")
+
+
+def test_what_is_scored_is_whole_and_has_what_each_annotator_drew():
+    """Of saliency the values as they are stored, of lines what is marked, whoever reads them."""
+    joint = JointPictures([{"edge": TwoAnnotators(), "saliency": NoiseWithMaps()}])
+    dataset = MapsToScore(joint, WholePreprocess(8))
+    assert len(dataset) == 10
+    batches = BatchSampler(10, 4, shuffle=False)
+    for workers in (0, 1):
+        loader = make_loader(dataset, batches, workers=workers, stacked=False)
+        found = [sample for batch in loader for sample in zip(*batch, strict=True)]
+        assert [int(index) for _, _, index in found] == list(range(10))
+        for x, truths, index in found:
+            pixels = NoiseWithMaps().arrays[index]
+            assert torch.equal(x, WholePreprocess(8)(Image.fromarray(pixels)))
+            assert x.shape == (3, 12, 16)
+            assert list(truths) == ["saliency", "edge"]
+            assert truths["saliency"].dtype == torch.float32
+            assert (truths["saliency"].numpy() == pixels[..., 1].astype(np.float32) / 255).all()
+            assert truths["edge"].dtype == torch.bool
+            marked = pixels[..., 0] >= 128
+            assert (truths["edge"].numpy() == np.stack([marked, ~marked])).all()
+
+
+def test_what_is_scored_has_the_labels_of_its_own_set_only():
+    joint = JointPictures([{"edge": NoiseWithMaps()}, {"saliency": NoiseWithMaps()}])
+    dataset = MapsToScore(joint, WholePreprocess(8))
+    assert [list(dataset[(0, index)][1]) for index in (9, 10)] == [["edge"], ["saliency"]]
+    assert dataset[(0, 9)][1]["edge"].shape == (1, 12, 16)
+    damaged = JointPictures([{"edge": NoiseWithMaps(damaged=(1,))}])
+    loader = make_loader(
+        MapsToScore(damaged, WholePreprocess(8)), BatchSampler(10, 4, shuffle=False), workers=0
+    )
+    with pytest.raises(DamagedPictureError, match=r"^noise/1\.png: truncated$"):
+        list(loader)
 
 
 def test_a_reading_process_heeds_the_training_process_only():

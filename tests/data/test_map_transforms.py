@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from foveal.config import DENSE_TASKS, DenseAugmentConfig
-from foveal.data.map_transforms import NO_LABEL, MapTrainTransform, WholeMaps
+from foveal.data.map_transforms import NO_LABEL, MapTrainTransform
 from foveal.data.transforms import Preprocess
 
 OFF = {"min_scale": 1.0, "max_scale": 1.0, "rotate": 0.0, "hflip": 0.0}
@@ -51,20 +51,15 @@ def pieces(lines):
     return ndimage.label(lines > 0, EIGHT)[1]
 
 
-def test_whole_pictures_keep_their_size_and_have_every_task():
+def test_a_picture_without_a_map_has_no_label_for_that_task():
     image, maps = sample()
     del maps["skeleton"]
-    whole = WholeMaps(Preprocess(7, mean=(0.5, 0, 0), std=(0.25, 1, 1)), DENSE_TASKS)
-    x, targets = whole(image, maps)
-    assert (x.shape, x.dtype) == ((3, 24, 36), torch.float32)
-    np.testing.assert_allclose(x[0], (np.asarray(image)[..., 0] / 255 - 0.5) / 0.25, atol=1e-5)
+    _, targets = train(16)(image, maps)
     assert list(targets) == list(DENSE_TASKS)
-    for task in ("saliency", "edge"):
-        assert (targets[task].shape, targets[task].dtype) == ((1, 24, 36), torch.float32)
-        assert (targets[task][0].numpy() == maps[task]).all()
-    assert targets["skeleton"].shape == (1, 24, 36)
-    assert (targets["skeleton"] == -1).all()
-    assert WholeMaps(Preprocess(7), ["edge"])(image, maps)[1].keys() == {"edge"}
+    assert (targets["skeleton"].shape, targets["skeleton"].dtype) == ((1, 16, 16), torch.float32)
+    assert (targets["skeleton"] == NO_LABEL).all()
+    assert (targets["edge"] != NO_LABEL).all()
+    assert train(16, ["edge"])(image, maps)[1].keys() == {"edge"}
 
 
 def test_nothing_on_is_a_random_crop_of_everything():
@@ -296,7 +291,6 @@ def test_factors_are_spread_between_the_two():
 def test_grey_networks_and_tiny_pictures():
     image, maps = sample(16, 16)
     preprocess = Preprocess(16, mean=(0.5,), std=(0.5,))
-    assert WholeMaps(preprocess, DENSE_TASKS)(image, maps)[0].shape == (1, 16, 16)
     transform = MapTrainTransform(preprocess, DenseAugmentConfig(), DENSE_TASKS)
     for _ in range(8):  # some of them rotated
         assert transform(image, maps)[0].shape == (1, 16, 16)

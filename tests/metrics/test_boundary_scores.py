@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage.morphology import thin
 
 from foveal.metrics import (
@@ -114,6 +115,19 @@ def test_equal_cuts_are_counted_like_the_others(seed):
         level = (cut + 1) / 30
         alone = count_boundaries(few >= level, truth, replace(PLAIN, thresholds=1))
         assert [int(n[cut].sum()) for n in whole[1:]] == [int(n.sum()) for n in alone[1:]]
+
+
+def test_arrays_of_pillows_pictures_of_one_bit():
+    """Their bytes are 0 and 255, where NumPy's own are 0 and 1."""
+    drawn = lines(20, 21, 40) > 0
+    stored = np.asarray(Image.fromarray(drawn))
+    assert stored.dtype == bool
+    assert stored.view(np.uint8).max() == 255
+    for protocol in (PLAIN, SKELETONS):
+        found, expected = (count_boundaries(lines(20, 41), d, protocol) for d in (stored, drawn))
+        assert found.row.tolist() == expected.row.tolist()
+    found, expected = (count_boundaries(d, lines(20), PLAIN) for d in (stored, drawn))
+    assert found.row.tolist() == expected.row.tolist()
 
 
 def test_skeletons_are_stretched_and_their_truth_thinned():

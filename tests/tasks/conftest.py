@@ -17,6 +17,7 @@ from foveal.config import (
     AugmentConfig,
     ClassifyConfig,
     DataConfig,
+    DenseAugmentConfig,
     DenseConfig,
     DenseDataConfig,
     MapScoresConfig,
@@ -238,3 +239,73 @@ def painted_maps(root, tasks=DENSE_TASKS, truth=lambda values: values):
 def write_picture(path, values):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values).save(path)
+
+
+@pytest.fixture(scope="session")
+def paint_discs():
+    """Return a function that paints pictures with maps of some tasks.
+
+    Noisy dark ground with a bright disc, which is what stands out; its outline is the edge, its
+    middle line the skeleton. By default 8 pictures to train on, 3 and 4 of val and test.
+    """
+
+    def paint(root, tasks=DENSE_TASKS, counts=(8, 3, 4), sides=(32, 41), seed=0):
+        rng = np.random.default_rng(seed)
+        for part, count in zip(("train", "val", "test"), counts, strict=True):
+            for folder in ("images", *tasks):
+                (root / part / folder).mkdir(parents=True)
+            for i in range(count):
+                height, width = (int(side) for side in rng.integers(*sides, 2))
+                rows, columns = np.mgrid[:height, :width]
+                top, left = rng.integers(10, height - 10), rng.integers(10, width - 10)
+                distance = np.hypot(rows - top, columns - left)
+                disc = distance < 8
+                maps = {
+                    "saliency": disc,
+                    "edge": disc & (distance >= 7),
+                    "skeleton": (rows == top) & (np.abs(columns - left) < 6),
+                }
+                pixels = 60 + 150 * disc[..., None] + rng.normal(0, 15, (height, width, 3))
+                image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+                image.save(root / part / "images" / f"{i}.png")
+                for task in tasks:
+                    Image.fromarray(maps[task]).save(root / part / task / f"{i}.png")
+        return root
+
+    return paint
+
+
+@pytest.fixture(scope="session")
+def discs(paint_discs, tmp_path_factory):
+    """Return a folder of such pictures, with maps of all tasks."""
+    return paint_discs(tmp_path_factory.mktemp("discs"))
+
+
+TINY_TRUNK = {"layers": [1, 1, 1, 1], "channels": [8, 8, 12, 16]}
+
+
+def small_dense_config(root, out):
+    return DenseConfig(
+        data=DenseDataConfig(root=str(root), image_size=32, batch_size=4, workers=0),
+        augment=DenseAugmentConfig(rotate=5.0),
+        scores=MapScoresConfig(thresholds=5, val_thresholds=2),
+        backbone_args=TINY_TRUNK,
+        epochs=2,
+        warmup_epochs=0.0,
+        device="cpu",
+        threads=1,
+        out=str(out),
+    )
+
+
+@pytest.fixture
+def dense_config(discs, tmp_path):
+    """Return a dense run of a few steps."""
+    return small_dense_config(discs, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def dense_run(discs, tmp_path_factory):
+    """Return a dense run that learned where the discs are."""
+    config = small_dense_config(discs, tmp_path_factory.mktemp("runs") / "dense")
+    return foveal.train(dataclasses.replace(config, epochs=8, lr=5e-3))

@@ -4,6 +4,7 @@ Each test starts fresh processes, which import everything anew: about ten second
 """
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import foveal
-from foveal.config import AugmentConfig
+from foveal.config import AugmentConfig, MapSetConfig
 from foveal.tasks.run import write_config
 
 OLS = "online_label_smoothing"
@@ -92,6 +93,33 @@ def test_evaluation_of_pixels_gives_the_numbers_of_one_process(segment_run):
     expected = foveal.evaluate(segment_run, batch_size=2, sliding={"flip": True}).scores
     assert json.loads(output) == expected
     assert {"test/miou", "test/pixel_accuracy", "test/iou/disc"} <= expected.keys()
+
+
+def test_evaluation_of_maps_gives_the_numbers_of_one_process(dense_run):
+    """Batches of 1: two pictures for each process, whose lines both count."""
+    output = run(torchrun("eval", dense_run.path, "--json", "--data.batch_size", 1))
+    expected = foveal.evaluate(dense_run, batch_size=1).scores
+    assert json.loads(output) == expected
+    assert {"test/mean", "test/saliency/max_f", "test/edge/ods", "test/skeleton/ap"} <= (
+        expected.keys()
+    )
+
+
+@pytest.mark.slow
+def test_maps_trained_by_two_processes(dense_config, paint_discs, tmp_path):
+    """One process sees the only picture with skeletons, and both know its scores."""
+    sets = {}
+    for task, counts in (("saliency", (6, 3, 3)), ("skeleton", (4, 1, 1))):
+        sets[task] = MapSetConfig(root=str(paint_discs(tmp_path / task, [task], counts=counts)))
+    data = dataclasses.replace(dense_config.data, root=None, batch_size=2, **sets)
+    config = dataclasses.replace(dense_config, data=data, out=str(tmp_path / "two"))
+    write_config(tmp_path, config)
+    run(torchrun("train", "--config", tmp_path / "config.yaml"))
+    written = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert written["test/skeleton/ods"] is not None
+    for split in ("val", "test"):
+        for key, value in foveal.evaluate(tmp_path / "two", split=split).scores.items():
+            assert value == written[key], key
 
 
 @pytest.mark.slow

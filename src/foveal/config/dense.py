@@ -5,6 +5,7 @@ from typing import Literal
 
 from foveal.config.checks import above_zero, at_least, check_scales, several_scales, within
 from foveal.config.training import BackboneConfig, DataConfig
+from foveal.config.values import check_parts
 from foveal.names import unknown
 
 DENSE_TASKS = ("saliency", "edge", "skeleton")
@@ -75,6 +76,7 @@ class DenseDataConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_parts(self)
         for task in DENSE_TASKS:
             above_zero(f"data.{task}.ratio", self.of(task).ratio)
         if self.labels is not None:

@@ -4,6 +4,7 @@ Source: the official code of PoolNet (arXiv:1904.09569), the sibling of DFI, for
 DFI adds its three likewise is recalled, not read.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -43,7 +44,7 @@ class MapLoss(nn.Module):
         task → [B, 1, H, W] in [0, 1], below 0 where there is no label. Output: a scalar.
 
     Raises:
-        ValueError: an unknown name or reduction, or a number out of range.
+        ValueError: an unknown name, reduction or task, no task, or a number out of range.
     """
 
     def __init__(
@@ -74,8 +75,13 @@ class MapLoss(nn.Module):
             "negative_factor": negative_factor,
         }
         for key, value in numbers.items():
-            if not value >= 0:
-                raise ValueError(f"{key} must be at least 0, not {value!r}")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{key} must be at least 0 and finite, not {value!r}")
+        for task in tasks:
+            if task not in DENSE_TASKS:
+                raise ValueError(unknown("task", task, DENSE_TASKS))
+        if not tasks:
+            raise ValueError(f"tasks must be at least one of {', '.join(DENSE_TASKS)}")
         self.weights = {task: numbers[f"{task}_weight"] for task in DENSE_TASKS if task in tasks}
         self.side_weight = side_weight
         plain: Any = partial(map_cross_entropy, reduction=reduction)

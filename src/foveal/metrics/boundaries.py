@@ -260,6 +260,7 @@ class BoundaryScores(Metric):
         """
         counts = torch.cat((index.cpu().view(1), torch.from_numpy(row)))
         self.rows.append(counts[None].to(self.device))
+        self._computed = None  # torchmetrics keeps the last result until update() is called
 
     def expect_none(self) -> None:
         """Be ready to compute with other processes' pictures without one of this process."""
@@ -338,7 +339,8 @@ def _cuts(p: Floats, protocol: BoundaryProtocol) -> tuple[list[Mask], Indices]:
 def _thinned(mask: Mask) -> Mask:
     from skimage.morphology import thin
 
-    return np.asarray(thin(mask), np.bool_)  # type: ignore[no-untyped-call]
+    # As 0 and 1: Pillow's arrays of mode "1" hold 255, of which thin() makes nonsense.
+    return np.asarray(thin(mask.astype(np.uint8)), np.bool_)  # type: ignore[no-untyped-call]
 
 
 def _rates(true: Any, found: Any, predicted: Any, right: Any) -> tuple[Floats, Floats]:
