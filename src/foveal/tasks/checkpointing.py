@@ -49,7 +49,7 @@ class SaveRun(Checkpoint):  # a Checkpoint: Lightning calls those after the task
 
     The state is saved after every epoch, every few minutes within one, and at an interruption,
     always between two optimiser steps. An interruption during validation waits for its end; a
-    second one ends the run at once and leaves the last saved state.
+    second one, or one during the test, ends the run at once and leaves the last saved state.
 
     Args:
         folder: the run folder.
@@ -71,6 +71,17 @@ class SaveRun(Checkpoint):  # a Checkpoint: Lightning calls those after the task
                 self._previous_handlers[number] = signal.signal(number, self._on_signal)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back."""
+        self._restore_signals()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the test at once at a signal; nothing is lost, and it may take long."""
+        if self.interrupted:  # during the last validation
+            raise KeyboardInterrupt
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, _stop)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the signals back."""
         self._restore_signals()
 
@@ -132,3 +143,7 @@ class SaveRun(Checkpoint):  # a Checkpoint: Lightning calls those after the task
             loss.gather()
         trainer.save_checkpoint(self.path)
         self._last_save = time.monotonic()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -3,8 +3,13 @@
 import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from foveal.metrics import MapScores
 
 _WORTH_IT = 50  # pictures: starting processes takes seconds
 
@@ -20,6 +25,26 @@ def counting_pool(pictures: int) -> ProcessPoolExecutor | None:
         return None
     context = torch.multiprocessing.get_context()
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+
+
+class EndCounting(Callback):
+    """Let the counting processes go when a test is over, however it ends."""
+
+    def __init__(self, scores: MapScores) -> None:
+        self.scores = scores
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End them."""
+        self._end()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: Any) -> None:
+        """End them; what they have not begun is forgotten."""
+        self._end()
+
+    def _end(self) -> None:
+        pool, self.scores.pool = self.scores.pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def processors() -> int:

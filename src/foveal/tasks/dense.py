@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -32,7 +33,7 @@ from foveal.metrics.map_scores import MAIN
 from foveal.models.input_size import check_input_size
 from foveal.models.map_inference import picture_maps
 from foveal.names import unknown
-from foveal.tasks.counting_pool import counting_pool
+from foveal.tasks.counting_pool import EndCounting, counting_pool
 from foveal.tasks.progress import reading_bar
 from foveal.tasks.report import Figure
 from foveal.tasks.run import build_model
@@ -107,19 +108,9 @@ class DenseTask(Task):
             self.scores.wait(progress)
         return self.scores.compute()
 
-    def on_test_end(self) -> None:
-        """Let the counting processes go."""
-        self.close_pool()
-
-    def on_exception(self, exception: BaseException) -> None:
-        """Let the counting processes go."""
-        self.close_pool()
-
-    def close_pool(self) -> None:
-        """End the processes that count lines, if there are any."""
-        if self.scores.pool is not None:
-            self.scores.pool.shutdown(wait=False, cancel_futures=True)
-            self.scores.pool = None
+    def configure_callbacks(self) -> list[Callback]:
+        """Return what ends the processes that count lines."""
+        return [EndCounting(self.scores)]
 
     def update_scores(self, batch: WholeBatch) -> None:
         """Add a batch of whole pictures to the scores."""
@@ -202,6 +193,7 @@ class DenseSetup(Setup):
         splits: Sequence[str] = ("train", "val", "test"),
     ) -> None:
         known = DENSE_TASKS if model is None else tuple(model.classes)  # type: ignore[arg-type]
+        _loss(config, known)  # or a wrong argument would be found when all else is done
         self.tasks = _tasks(config, known)
         self.sets = {task: _read(config.data, task) for task in self.tasks}
         self.layout = ", ".join(dict.fromkeys(data.layout for data in self.sets.values()))
@@ -334,6 +326,14 @@ def _tasks(config: DenseConfig, known: Sequence[str]) -> tuple[str, ...]:
         ValueError: none has, one of those asked for has not, or the network has not learned it.
     """
     data = config.data
+    for task in DENSE_TASKS:
+        for name, unset in (("layout", "auto"), ("domain", None)):
+            given = getattr(data.of(task), name)
+            if data.of(task).root is None and given != unset:
+                raise ValueError(
+                    f"data.{task}.{name} is {given!r}, but data.{task}.root is missing: give it, "
+                    f"or data.{name} for the set of all tasks"
+                )
     own = [task for task in DENSE_TASKS if data.of(task).root is not None]
     for task in own:
         if task not in known:
