@@ -3,7 +3,11 @@ import math
 import pytest
 import torch
 
-from foveal.losses.map_cross_entropy import balanced_map_cross_entropy, map_cross_entropy
+from foveal.losses.map_cross_entropy import (
+    balanced_map_cross_entropy,
+    labelled_pictures,
+    map_cross_entropy,
+)
 
 
 def log_sigmoid(x):
@@ -99,3 +103,18 @@ def test_wrong_arguments_get_one_sentence(loss):
         loss(x, x[0])
     with pytest.raises(ValueError, match="did you mean 'sum_per_image'"):
         loss(x, x, reduction="sum_per_imag")
+
+
+@pytest.mark.parametrize("loss", [map_cross_entropy, balanced_map_cross_entropy])
+def test_divided_by_the_mean_number_of_labelled_pictures_two_halves_average_to_the_whole(loss):
+    """As DDP averages over processes; one half has three labelled pictures, the other none."""
+    torch.manual_seed(0)
+    logits = torch.randn(8, 1, 4, 4, dtype=torch.float64)
+    target = (torch.rand(8, 1, 4, 4, dtype=torch.float64) > 0.7).double()
+    target[3:] = -1
+    whole = loss(logits, target)
+    mean_count = (labelled_pictures(target[:4]) + labelled_pictures(target[4:])) / 2
+    halves = [loss(logits[k], target[k], pictures=mean_count) for k in (slice(4), slice(4, None))]
+    assert (sum(halves) / 2).item() == pytest.approx(whole.item(), rel=1e-12)
+    nothing = torch.zeros((), dtype=torch.float64)
+    assert loss(logits[4:], target[4:], pictures=nothing).item() == 0

@@ -89,7 +89,7 @@ def test_scales_are_of_segment_runs(config, tmp_path):
     from foveal.tasks.run import write_config
 
     write_config(tmp_path, config)
-    with pytest.raises(ValueError, match=r"mirror images are of segment runs, and .* classify"):
+    with pytest.raises(ValueError, match=r"mirror images\) is of segment runs, and .* classify"):
         foveal.evaluate(tmp_path, sliding={"flip": True})
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from foveal.data.dense import DenseData
 
 
+_DRAWN = {"val_fraction": float, "test_fraction": float, "split_seed": int}
+
+
 def add_dense_arguments(parser: Any) -> None:
     """Add the arguments about maps, be they those of a run or of another program.
 
@@ -54,6 +57,8 @@ def add_map_arguments(parser: Any) -> None:
         "pictures' names without suffix; 8 or 16 bits, or .npy",
     )
     add("--task", metavar="TASK", help="task of these maps: dense")
+    for name, kind in _DRAWN.items():
+        add(f"--data.{name}", type=kind, metavar="X", help="as of train, where parts are drawn")
     add("--inverted", action="store_const", const=True, help="the maps are dark on white")
     add(
         "--workers",
@@ -124,9 +129,18 @@ def _data(args: argparse.Namespace) -> "Mapping[str, DenseData]":
     own = given_sets(args)
     tasks = _tasks(args, own, common)
     sets = {task: own.get(task, common) for task in tasks}
+    drawn = {
+        name: vars(args)[f"data.{name}"]
+        for name in _DRAWN
+        if vars(args)[f"data.{name}"] is not None
+    }
     return {
         task: read_dense(
-            given.get("root"), given.get("layout", "auto"), task=task, domain=given.get("domain")
+            given.get("root"),
+            given.get("layout", "auto"),
+            task=task,
+            domain=given.get("domain"),
+            **drawn,
         )
         for task, given in sets.items()
     }

@@ -42,4 +42,6 @@ def several_scales(name: str, scales: Iterable[float]) -> tuple[float, ...]:
     found = tuple(float(scale) for scale in scales)
     if not found or not all(0 < scale < math.inf for scale in found):
         raise ValueError(f"{name} must be numbers above 0, not {list(found)}")
+    if len(set(found)) < len(found):
+        raise ValueError(f"{name} must be different numbers, not {list(found)}")
     return found

@@ -70,13 +70,7 @@ class JointPictures:
         truths = {first[0]: truth}
         for task, pictures in others:
             truths[task] = pictures.truth(place)
-            if truths[task].size != truth.size:
-                width, height = truths[task].size
-                raise SizesDifferError(
-                    pictures.map_name(place),
-                    f"{width} by {height} pixels, but {printable(first[1].map_name(place))} has "
-                    f"{truth.size[0]} by {truth.size[1]}",
-                )
+        self._require_equal(index, {task: truth.size for task, truth in truths.items()})
         return image, truths
 
     def tasks_of(self, index: int) -> tuple[str, ...]:
@@ -86,8 +80,8 @@ class JointPictures:
     def probe(self, index: int) -> None:
         """Look at a picture and its maps without decoding; raises :class:`DamagedPictureError`."""
         one, place = self._find(index)
-        for pictures in one.values():
-            pictures.probe(place)
+        sizes = {task: pictures.probe(place) for task, pictures in one.items()}
+        self._require_equal(index, sizes)
 
     def size(self, index: int) -> tuple[int, int]:
         """Return a picture's (width, height) in pixels without decoding."""
@@ -113,6 +107,18 @@ class JointPictures:
             if len(chosen):
                 sets.append({task: ChosenMaps(p, chosen) for task, p in one.items()})
         return JointPictures(sets)
+
+    def _require_equal(self, index: int, sizes: Mapping[str, tuple[int, int]]) -> None:
+        """Raise SizesDifferError unless all maps of a picture have one size."""
+        first, *others = sizes
+        for task in others:
+            if sizes[task] != sizes[first]:
+                (width, height), (others_width, others_height) = sizes[task], sizes[first]
+                raise SizesDifferError(
+                    self.map_name(index, task),
+                    f"{width} by {height} pixels, but {printable(self.map_name(index, first))} has "
+                    f"{others_width} by {others_height}",
+                )
 
     def _find(self, index: int) -> tuple[dict[str, MappedPictures], int]:
         number = range(len(self))[index]

@@ -72,8 +72,12 @@ class MappedPictures(Protocol):
     def annotations(self, index: int) -> list[NDArray[np.bool_]]:
         """Return what each annotator marked, bool [H, W]; one for a single map."""
 
-    def probe(self, index: int) -> None:
-        """Look at both without decoding the picture; raises :class:`DamagedPictureError`."""
+    def probe(self, index: int) -> tuple[int, int]:
+        """Look at both without decoding the picture; return the map's (width, height).
+
+        Raises:
+            DamagedPictureError: either does not open, or they do not fit.
+        """
 
     def size(self, index: int) -> tuple[int, int]:
         """Return a picture's (width, height) in pixels without decoding."""
@@ -171,11 +175,12 @@ class MapFiles:
         """Return what each annotator marked, bool [H, W]."""
         return list(self.truth(index).annotations)
 
-    def probe(self, index: int) -> None:
-        """Compare the sizes of both files; raises :class:`DamagedPictureError`."""
+    def probe(self, index: int) -> tuple[int, int]:
+        """Compare the sizes of both files, return the map's; raises DamagedPictureError."""
         path = self.map_name(index)
         map_size = self.read(path).size if self.size_of is None else self.size_of(path)
         self._require_near_size(index, self.size(index), map_size)
+        return map_size
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (width, height) in pixels, from the picture's header."""
@@ -236,9 +241,9 @@ class ChosenMaps:
         """Return what each annotator marked, bool [H, W]."""
         return self.pictures.annotations(int(self.indices[index]))
 
-    def probe(self, index: int) -> None:
-        """Look at both without decoding; raises :class:`DamagedPictureError`."""
-        self.pictures.probe(int(self.indices[index]))
+    def probe(self, index: int) -> tuple[int, int]:
+        """Look at both without decoding, return the map's size; raises DamagedPictureError."""
+        return self.pictures.probe(int(self.indices[index]))
 
     def size(self, index: int) -> tuple[int, int]:
         """Return a picture's (width, height) in pixels without decoding."""

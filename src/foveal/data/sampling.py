@@ -106,7 +106,7 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
 
 
 class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Training batches of (epoch, index) pairs drawn from several sets with given ratios.
+    """Training batches of (round, index) pairs drawn from several sets with given ratios.
 
     The sets lie one after the other: indices of the second begin at the size of the first. Each
     step, of all processes together, holds the sets in their ratios: exactly where these give whole
@@ -115,7 +115,9 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
 
     An epoch draws as many pictures as all sets have together, less an incomplete last step. So a
     set may give some of its pictures to an epoch, or all of them several times; it gives each one
-    before any comes again, across the ends of epochs, and every time in a new order. (Reading all
+    before any comes again, across the ends of epochs, and every time in a new order. Rounds count
+    how often a set was given whole before, so that no pair, from which a sample's augmentation is
+    drawn, comes twice in a training. (Reading all
     lists in step, each modulo its length, would repeat short lists in a fixed alignment.)
 
     Args:
@@ -174,21 +176,23 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield the batches from ``start`` to the end of the epoch."""
         order = np.empty(len(self._turns), np.int64)
+        rounds = np.empty(len(self._turns), np.int64)
         for number in range(len(self.sizes)):
             places = np.flatnonzero(self._turns == number)
-            order[places] = self._starts[number] + self._drawn(number, len(places))
-        epoch, first = self.epoch, self.start
+            drawn, rounds[places] = self._drawn(number, len(places))
+            order[places] = self._starts[number] + drawn
+        first = self.start
         step = self.batch_size * self.world_size
         for batch in range(first, len(self)):
             part = slice(batch * step, (batch + 1) * step)
             # Set by set, then dealt like cards: each process gets its part of every set. Who
             # begins changes, or one process would always have the first set's odd picture.
-            dealt = order[part][np.argsort(self._turns[part], kind="stable")]
-            own = (self.rank + batch) % self.world_size
-            yield [(epoch, int(index)) for index in dealt[own :: self.world_size]]
+            dealt = np.argsort(self._turns[part], kind="stable")
+            own = dealt[(self.rank + batch) % self.world_size :: self.world_size]
+            yield list(zip(rounds[part][own].tolist(), order[part][own].tolist(), strict=True))
 
-    def _drawn(self, number: int, count: int) -> NDArray[np.int64]:
-        """Return the places in a set of its pictures in this epoch, [count].
+    def _drawn(self, number: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the places in a set of its pictures in this epoch, and their rounds, [count].
 
         A set's pictures are an endless row of permutations, of which each epoch takes the next.
         """
@@ -202,7 +206,8 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
             for k in rounds
         ]
         begin = first - rounds.start * size
-        return np.concatenate([np.empty(0, np.int64), *row])[begin : begin + count]
+        places = np.concatenate([np.empty(0, np.int64), *row])[begin : begin + count]
+        return places, np.arange(first, first + count) // size
 
 
 def _turns(ratios: Sequence[float], count: int) -> NDArray[np.int64]:

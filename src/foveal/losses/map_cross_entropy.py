@@ -16,7 +16,9 @@ from foveal.names import unknown
 REDUCTIONS = ("mean", "sum_per_image")
 
 
-def map_cross_entropy(logits: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+def map_cross_entropy(
+    logits: Tensor, target: Tensor, *, reduction: str = "mean", pictures: Tensor | None = None
+) -> Tensor:
     """Return the binary cross entropy of a map with a label that may be soft.
 
     Args:
@@ -25,6 +27,8 @@ def map_cross_entropy(logits: Tensor, target: Tensor, *, reduction: str = "mean"
         reduction: ``mean``, over a picture's labelled pixels, or ``sum_per_image``, their sum, as
             the authors have it: large pictures then weigh more, and rates are other ones. Either
             is averaged over the pictures that have a label; it is 0 where none has.
+        pictures: by how many pictures their sum is divided, in place of the number of those that
+            have a label; see :func:`labelled_pictures`.
 
     Returns:
         A scalar.
@@ -35,7 +39,7 @@ def map_cross_entropy(logits: Tensor, target: Tensor, *, reduction: str = "mean"
     logits, target = _checked(logits, target, reduction)
     labelled = target >= 0
     losses = F.binary_cross_entropy_with_logits(logits, target.clamp_min(0), reduction="none")
-    return _reduced(losses, labelled, labelled, reduction)
+    return _reduced(losses, labelled, labelled, reduction, pictures)
 
 
 def balanced_map_cross_entropy(
@@ -45,6 +49,7 @@ def balanced_map_cross_entropy(
     threshold: float = 0.5,
     negative_factor: float = 1.1,
     reduction: str = "mean",
+    pictures: Tensor | None = None,
 ) -> Tensor:
     r"""Return the cross entropy in which the few positive pixels weigh as much as the others.
 
@@ -59,6 +64,7 @@ def balanced_map_cross_entropy(
         threshold: in [0, 1).
         negative_factor: 1.1 in the authors' code.
         reduction: as in :func:`map_cross_entropy`.
+        pictures: likewise.
 
     Returns:
         A scalar.
@@ -75,7 +81,26 @@ def balanced_map_cross_entropy(
     total = (positives + negatives).clamp_min(1)
     weight = torch.where(positive, negatives / total, negative_factor * positives / total)
     losses = F.binary_cross_entropy_with_logits(logits, positive.to(logits), reduction="none")
-    return _reduced(losses * weight, counted, target >= 0, reduction)
+    return _reduced(losses * weight, counted, target >= 0, reduction, pictures)
+
+
+def labelled_pictures(target: Tensor) -> Tensor:
+    """Return the number of pictures with a label, in several processes the mean of theirs.
+
+    Divided by that, and averaged over processes as DDP does with gradients, a loss is that of all
+    pictures in one process, however the labelled ones are dealt.
+
+    Args:
+        target: [B, 1, H, W], below 0 where there is no label.
+
+    Returns:
+        A scalar.
+    """
+    count = (target >= 0).flatten(1).any(1).sum().double()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(count)
+        count /= torch.distributed.get_world_size()
+    return count
 
 
 def _checked(logits: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
@@ -91,10 +116,14 @@ def _checked(logits: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Te
     return logits, target.to(logits)
 
 
-def _reduced(losses: Tensor, counted: Tensor, labelled: Tensor, reduction: str) -> Tensor:
+def _reduced(
+    losses: Tensor, counted: Tensor, labelled: Tensor, reduction: str, pictures: Tensor | None
+) -> Tensor:
     """Return the mean over pictures with a label of their pixels' sum or mean."""
     sums = losses.where(counted, 0.0).sum((1, 2, 3))
     if reduction == "mean":
         sums = sums / counted.sum((1, 2, 3)).clamp_min(1)
-    pictures = labelled.flatten(1).any(1).sum()
-    return sums.sum() / pictures.clamp_min(1)
+    if pictures is None:
+        pictures = labelled.flatten(1).any(1).sum().clamp_min(1)
+    # Where no process has a labelled picture, the sum is 0.
+    return sums.sum() / torch.where(pictures > 0, pictures, 1).to(sums)

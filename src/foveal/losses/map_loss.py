@@ -15,6 +15,7 @@ from foveal.config import DENSE_TASKS
 from foveal.losses.map_cross_entropy import (
     REDUCTIONS,
     balanced_map_cross_entropy,
+    labelled_pictures,
     map_cross_entropy,
 )
 from foveal.names import unknown
@@ -101,9 +102,11 @@ class MapLoss(nn.Module):
         total: Tensor | float = 0.0
         for task, weight in self.weights.items():
             fused, *sides = outputs[task]
-            loss = self.terms[task](fused, targets[task])
+            pictures = labelled_pictures(targets[task])
+            loss = self.terms[task](fused, targets[task], pictures=pictures)
             for side in sides:
-                loss = loss + self.side_weight * self.terms[task](side, targets[task])
+                of_side = self.terms[task](side, targets[task], pictures=pictures)
+                loss = loss + self.side_weight * of_side
             total = total + weight * loss
         assert isinstance(total, Tensor)
         return total

@@ -3,10 +3,13 @@
 import dataclasses
 import math
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,6 +27,9 @@ from foveal.metrics.saliency import SaliencyScores
 MAIN = {"saliency": "max_f", "edge": "ods", "skeleton": "ods"}
 """The score of each task by which networks are compared."""
 
+MOST_WAITING = 64
+"""Pictures that wait for a pool, with their maps in memory."""
+
 
 class MapScores(nn.Module):
     """The scores of several tasks, and the mean of their main ones.
@@ -36,7 +42,8 @@ class MapScores(nn.Module):
     Attributes:
         pool: processes that count the pixels of edges and skeletons, which takes up to seconds a
             picture; None: :meth:`update` does it.
-        not_finite: task → pictures of this process with values that are no numbers.
+        not_finite: task → pictures with values that are no numbers; until ``compute`` those of
+            this process.
         without_score: tasks that the last ``compute`` found no picture for, or no true pixel.
 
     Shape:
@@ -72,7 +79,7 @@ class MapScores(nn.Module):
         """Forget all pictures."""
         self.without_score: tuple[str, ...] = ()
         self.not_finite = dict.fromkeys(self.of_task, 0)
-        self._counting: list[tuple[BoundaryScores, Tensor, Future[Indices]]] = []
+        self._counting: deque[tuple[BoundaryScores, Tensor, Future[Indices]]] = deque()
         for scores in self.of_task.values():
             scores.reset()  # type: ignore[operator]
 
@@ -100,6 +107,8 @@ class MapScores(nn.Module):
                 arrays = (prediction.numpy(), truth.numpy())
                 counting = self.pool.submit(_count, *arrays, scores.protocol)
                 self._counting.append((scores, index, counting))
+                while len(self._counting) > MOST_WAITING:
+                    self._take_oldest()
 
     def wait(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Wait until the pool has counted all pictures of this process.
@@ -107,14 +116,29 @@ class MapScores(nn.Module):
         Args:
             progress: called with (done, total).
         """
-        for number, (scores, index, counting) in enumerate(self._counting):
+        total = len(self._counting)
+        while self._counting:
+            self._take_oldest()
+            progress(total - len(self._counting), total)
+
+    def _take_oldest(self) -> None:
+        """Wait for the picture that was given to the pool first.
+
+        Raises:
+            OSError: the pool's processes ended.
+        """
+        scores, index, counting = self._counting.popleft()
+        try:
             scores.add(index, counting.result())
-            progress(number + 1, len(self._counting))
-        self._counting = []
+        except BrokenProcessPool as error:
+            raise OSError(
+                "a process that counted lines was ended, perhaps as memory ran out"
+            ) from error
 
     def compute(self) -> dict[str, float]:
         """Return the scores of all pictures so far, of all processes; nan where there are none."""
         self.wait()
+        self._add_up_not_finite()
         found: dict[str, float] = {}
         for task, scores in self.of_task.items():
             assert isinstance(scores, BoundaryScores | SaliencyScores)
@@ -127,6 +151,13 @@ class MapScores(nn.Module):
         self.without_score = tuple(task for task, value in main.items() if math.isnan(value))
         known = [value for value in main.values() if not math.isnan(value)]
         return {"mean": math.fsum(known) / len(known) if known else math.nan, **found}
+
+    def _add_up_not_finite(self) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            device = next(iter(self.of_task.values())).device
+            counts = torch.tensor(list(self.not_finite.values()), device=device)  # type: ignore
+            torch.distributed.all_reduce(counts)
+            self.not_finite = dict(zip(self.not_finite, counts.tolist(), strict=True))
 
 
 def _count(

@@ -62,7 +62,7 @@ def picture_maps(
                     low, high = found.aminmax()
                     # A constant map keeps its value, and what is not a number remains so.
                     found = torch.where(low == high, found, (found - low) / (high - low))
-                maps[task] += _resized(found, size) / len(scales[task])
+                maps[task] += _resized(found, size) / len(set(scales[task]))
         yield {task: found.clamp(0, 1) for task, found in maps.items()}
 
 

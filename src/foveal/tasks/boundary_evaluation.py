@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,8 +85,9 @@ def evaluate_boundaries(
         pictures: the pictures and their truth.
         protocol: how boundaries are compared.
         inverted: the maps are dark on white.
-        workers: processes; None: one for each processor. 1 counts in this process. With more, the
-            call in a script must stand under ``if __name__ == "__main__":``.
+        workers: processes; None: one for each processor. 1 counts in this process. With more, on
+            systems that start processes anew (all but Linux), the call in a script must stand under
+            ``if __name__ == "__main__":``.
         counts_file: one JSON line a picture, with a hash of all that its counts depend on; lines
             that are there already are used. None: nothing is kept.
         progress: called with (done, total); pictures that are equal in all are one.
@@ -158,7 +160,6 @@ def _count_all(
     before = multiprocessing.active_children()
     pool = ProcessPoolExecutor(
         workers,
-        mp_context=multiprocessing.get_context("spawn"),  # torch's threads do not survive a fork
         initializer=_start_worker,
         initargs=(pictures, protocol),
     )
@@ -166,6 +167,10 @@ def _count_all(
         futures = {pool.submit(_count_in_worker, job): key for key, job in jobs.items()}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise OSError(
+            "a process that counted lines was ended, perhaps as memory ran out: give fewer workers"
+        ) from error
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in set(multiprocessing.active_children()).difference(before):

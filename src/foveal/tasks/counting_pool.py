@@ -14,13 +14,17 @@ from foveal.metrics import MapScores
 _WORTH_IT = 50  # pictures: starting processes takes seconds
 
 
-def counting_pool(pictures: int) -> ProcessPoolExecutor | None:
+def counting_pool(pictures: int, threads: int | None = None) -> ProcessPoolExecutor | None:
     """Return one process for each processor that is this process's; None for few pictures.
+
+    Args:
+        pictures: to be counted.
+        threads: number of processes in place of that of the processors.
 
     They start as a loader's workers do, which on Linux copies this process: nothing is imported
     anew, and a script needs no ``if __name__ == "__main__":``.
     """
-    workers = processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = threads or processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if pictures < _WORTH_IT or workers < 2:
         return None
     context = torch.multiprocessing.get_context()

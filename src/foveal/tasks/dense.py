@@ -100,7 +100,9 @@ class DenseTask(Task):
         super().on_test_epoch_start()
         self.scores.cut_at(self.config.scores.thresholds)
         self._inference = self.config.inference
-        self.scores.pool = counting_pool(BATCH_SCORED * int(sum(self.trainer.num_test_batches)))
+        batches: Any = self.trainer.test_dataloaders
+        pictures = len(batches) * batches.batch_sampler.batch_size
+        self.scores.pool = counting_pool(pictures, self.config.threads)
 
     def test_scores(self) -> dict[str, float]:
         """Return the scores of the test, when all lines are counted."""
@@ -202,10 +204,7 @@ class DenseSetup(Setup):
         if model is None:
             for data in self.sets.values():
                 data.require_training()
-        self.splits = {
-            split: join({task: data.splits[split] for task, data in self.sets.items()})
-            for split in splits
-        }
+        self.splits = self._joined(splits)
         if model is None:
             self.config = _resolved(config, self.sets)
             self.classes = self.tasks
@@ -218,6 +217,20 @@ class DenseSetup(Setup):
             self.config, self.model = config, model
             self.classes, self.preprocess = known, model.preprocess  # type: ignore[assignment]
         self.first_pass(splits)
+
+    def _joined(self, splits: Sequence[str]) -> dict[str, JointPictures]:
+        """Return the pictures of all tasks; splits that are the same pictures share them."""
+        joined: dict[tuple[int, ...], JointPictures] = {}
+        keys = {}
+        for split in splits:
+            pictures = {task: data.splits[split] for task, data in self.sets.items()}
+            if not any(map(len, pictures.values())):
+                roots = ", ".join(dict.fromkeys(str(data.root) for data in self.sets.values()))
+                raise ValueError(f"{roots}: there are no {split} pictures ({self.origins[split]})")
+            keys[split] = tuple(id(of_task) for of_task in pictures.values())
+            if keys[split] not in joined:
+                joined[keys[split]] = join(pictures)
+        return {split: joined[key] for split, key in keys.items()}
 
     def sound(self, split: str, progress: Any) -> SoundPictures[JointPictures]:
         """Return a split without pictures that are damaged or do not fit their maps."""
@@ -397,6 +410,11 @@ def _loss(config: DenseConfig, tasks: Sequence[str]) -> MapLoss:
     for key, value in config.loss_args.items():
         if key not in known:
             raise ValueError(unknown(f"argument of the loss {config.loss}", key, known))
+        if config.loss == "cross_entropy" and key in ("threshold", "negative_factor"):
+            raise ValueError(f"loss_args.{key} is of balanced_cross_entropy: leave it out")
+        of_task = key.removesuffix("_weight")
+        if of_task in DENSE_TASKS and of_task not in tasks:
+            raise ValueError(f"loss_args.{key} is of a task that is not learned: leave it out")
         wanted = str if key == "reduction" else (int, float)
         if isinstance(value, bool) or not isinstance(value, wanted):
             kind = "a word" if key == "reduction" else "a number"

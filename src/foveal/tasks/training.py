@@ -110,7 +110,10 @@ class _Training:
         if self.config.early_stopping:
             callbacks.append(
                 EarlyStopping(
-                    f"val/{self.task.monitor}", patience=self.config.early_stopping, mode="max"
+                    f"val/{self.task.monitor}",
+                    patience=self.config.early_stopping,
+                    mode="max",
+                    check_finite=False,  # a score of nothing is none, and no better than others
                 )
             )
         loggers: list[Logger] = []

@@ -15,8 +15,8 @@ def test_maps_are_the_scenes_own(task, attribute):
     found = read_maps(task)
     assert {split: len(part) for split, part in found.parts.items()} == {
         "train": 6000,
-        "val": 600,
-        "test": 1200,
+        "val": 50,
+        "test": 200,
     }
     for split in ("train", "test"):
         part, scenes = found.parts[split], Scenes(split)

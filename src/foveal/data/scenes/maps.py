@@ -47,8 +47,9 @@ class SceneMaps:
         """Return the map as bool [H, W]."""
         return list(self.truth(index).annotations)
 
-    def probe(self, index: int) -> None:
-        """Do nothing: a scene cannot be damaged."""
+    def probe(self, index: int) -> tuple[int, int]:
+        """Return (width, height) of the map; a scene cannot be damaged."""
+        return self.size(index)
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (width, height) in pixels without drawing."""
