@@ -1,50 +1,29 @@
 """Pictures with their classes, ready to be trained on: any layout, always three splits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from foveal.data.layouts import LAYOUTS, locate
 from foveal.data.parts import Found, Pictures, StoredPictures
+from foveal.data.read_data import ReadData
 from foveal.data.splits import class_problems, make_splits, require_classes
 
 __all__ = ["ClassificationData", "Pictures", "find_classification", "read_classification"]
 
 
-@dataclass(frozen=True)
-class ClassificationData:
+@dataclass(frozen=True, kw_only=True)
+class ClassificationData(ReadData[StoredPictures]):
     """Pictures and classes of a classification task.
 
-    Attributes:
-        layout: name of the layout that was read.
-        root: what was read; None for the built-in pictures.
+    Attributes, beside those of :class:`~foveal.data.read_data.ReadData`:
         classes: class names; a target is an index into them.
-        splits: the pictures of ``train``, ``val`` and ``test``. ``train`` is empty where a layout
-            has evaluation pictures alone.
-        origins: for each split one phrase that says where it came from.
-        image_size: side that networks see unless told otherwise, pixels, where the layout suggests
-            one.
         multi_label: whether targets are float32 [N, K].
-        notes: sentences to print beside results, such as how classes were numbered.
     """
 
-    layout: str
-    root: str | None
     classes: tuple[str, ...]
-    splits: Mapping[str, StoredPictures]
-    origins: Mapping[str, str]
-    image_size: int | None
     multi_label: bool
-    notes: tuple[str, ...] = ()
-
-    def require_training(self) -> None:
-        """Raise ValueError where there is nothing to train on, only to evaluate."""
-        if not len(self.splits["train"]):
-            raise ValueError(
-                f"{self.root}: there are no training pictures ({self.origins['train']}): "
-                "these data serve `foveal eval` only"
-            )
 
 
 def read_classification(

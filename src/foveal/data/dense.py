@@ -1,6 +1,5 @@
 """Pictures with maps of saliency, edges or skeletons: any layout, always three splits."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from foveal.data.classification import first_of
 from foveal.data.joint import JointPictures, join
 from foveal.data.layouts import LAYOUTS, Layout, locate
 from foveal.data.maps import FloatMap, FoundMaps, MappedPictures, Truth
+from foveal.data.read_data import ReadData
 from foveal.data.splits import make_map_splits
 from foveal.names import unknown
 
@@ -26,37 +26,15 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class DenseData:
+@dataclass(frozen=True, kw_only=True)
+class DenseData(ReadData[MappedPictures]):
     """Pictures with maps of one set for one task.
 
-    Attributes:
-        layout: name of the layout that was read.
-        root: what was read; None for the built-in pictures.
+    Attributes, beside those of :class:`~foveal.data.read_data.ReadData`:
         task: ``saliency``, ``edge`` or ``skeleton``.
-        splits: the pictures of ``train``, ``val`` and ``test``. ``train`` is empty where a layout
-            has evaluation pictures alone.
-        origins: for each split one phrase that says where it came from.
-        image_size: side of the square that networks see in training unless told otherwise,
-            pixels, where the layout suggests one.
-        notes: sentences to print beside results.
     """
 
-    layout: str
-    root: str | None
     task: str
-    splits: Mapping[str, MappedPictures]
-    origins: Mapping[str, str]
-    image_size: int | None = None
-    notes: tuple[str, ...] = ()
-
-    def require_training(self) -> None:
-        """Raise ValueError where there is nothing to train on, only to evaluate."""
-        if not len(self.splits["train"]):
-            raise ValueError(
-                f"{self.root}: there are no training pictures ({self.origins['train']}): "
-                "these data serve `foveal eval` only"
-            )
 
 
 def read_dense(

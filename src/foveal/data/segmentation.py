@@ -1,6 +1,5 @@
 """Pictures with label maps, ready to be trained on: any layout, always three splits."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from foveal.data.classification import first_of
 from foveal.data.layouts import LAYOUTS, locate
 from foveal.data.masks import IGNORED, FoundMasks, LabelMap, MaskedPictures
+from foveal.data.read_data import ReadData
 from foveal.data.splits import make_mask_splits
 
 __all__ = [
@@ -22,39 +22,17 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class SegmentationData:
+@dataclass(frozen=True, kw_only=True)
+class SegmentationData(ReadData[MaskedPictures]):
     """Pictures, label maps and classes of a segmentation task.
 
-    Attributes:
-        layout: name of the layout that was read.
-        root: what was read; None for the built-in pictures.
+    Attributes, beside those of :class:`~foveal.data.read_data.ReadData`:
         classes: class names; a label is an index into them, 255 is ignored.
-        splits: the pictures of ``train``, ``val`` and ``test``. ``train`` is empty where a layout
-            has evaluation pictures alone.
-        origins: for each split one phrase that says where it came from.
         colors: of the classes, uint8 [K, 3], for palettes of masks and overlays.
-        image_size: side of the square that networks see in training unless told otherwise,
-            pixels, where the layout suggests one.
-        notes: sentences to print beside results.
     """
 
-    layout: str
-    root: str | None
     classes: tuple[str, ...]
-    splits: Mapping[str, MaskedPictures]
-    origins: Mapping[str, str]
     colors: NDArray[np.uint8] = field(compare=False)
-    image_size: int | None = None
-    notes: tuple[str, ...] = ()
-
-    def require_training(self) -> None:
-        """Raise ValueError where there is nothing to train on, only to evaluate."""
-        if not len(self.splits["train"]):
-            raise ValueError(
-                f"{self.root}: there are no training pictures ({self.origins['train']}): "
-                "these data serve `foveal eval` only"
-            )
 
 
 def read_segmentation(
