@@ -12,6 +12,7 @@ from foveal.layers.channel_attention import CBAM, SqueezeExcite
 from foveal.layers.coordinate_attention import CoordinateAttention
 from foveal.layers.mixed_pooling import MixedPooling
 from foveal.layers.pyramid_pooling import PyramidPooling
+from foveal.layers.re_attention import ReAttention
 from foveal.layers.sandglass import SandglassBlock
 from foveal.layers.selective_integration import SelectiveIntegration
 from foveal.layers.strip_pooling import StripPooling
@@ -25,6 +26,7 @@ __all__ = [
     "CoordinateAttention",
     "MixedPooling",
     "PyramidPooling",
+    "ReAttention",
     "SandglassBlock",
     "SelectiveIntegration",
     "SqueezeExcite",

@@ -1,0 +1,340 @@
+"""Re-attention: a layer's attention maps mixed over the heads, and normalised, before they act."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, get_args
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+Norm = Literal["batch", "layer", "none"]
+ThetaInit = Literal["conv", "identity"]
+
+_BATCH = nn.modules.batchnorm._BatchNorm  # nn.SyncBatchNorm too
+_ROWS_AT_ONCE = 256  # queries of one step, where memory is saved in evaluation
+
+
+class ReAttention(nn.Module):
+    """Self-attention whose maps are mixed over the heads and normalised before they meet V.
+
+    With A_h = softmax(scale * Q_h K_h^T), a learned H x H matrix theta and biases b:
+
+        M_g = sum_h theta[g, h] A_h + b_g,    y = proj(concat_g(r * Norm(M)_g V_g))
+
+    In deep vision transformers the maps of successive layers become nearly the same; mixed ones
+    stay different. ``norm="batch"`` is the paper's: BatchNorm per head over pictures and all N x N
+    entries.
+
+    Every row of a softmax sums to 1, so the mean of M_g is known without looking:
+    (sum_h theta[g, h]) / N + b_g. Three things follow. In training with beta = 0, the rows of every
+    normalised map sum to 0: the layer contrasts tokens rather than averages them. The biases have
+    no effect in training. And running means belong to one number of tokens: the buffer ``tokens``
+    holds it, and at another number of tokens they are moved by the closed form, so that pictures of
+    another size do not silently break the network. The variance cannot be moved so; after a change
+    of size ``torch.optim.swa_utils.update_bn`` measures it anew.
+
+    Source: Zhou et al. 2021, arXiv:2103.11886, section 4, and the authors' code; key names are
+    theirs (``qkv``, ``reatten_matrix``, ``var_norm``, ``proj``).
+    Differs from the official code: nothing in its numbers at the number of tokens that the weights
+    are for (see the fixtures). Maps are centred as they are mixed, and the rest of the
+    normalisation acts on the output, so that no normalised N x N map is ever stored, and in
+    evaluation none of it costs anything per entry; maps are returned by :meth:`attention_maps`
+    alone; mixing and statistics are float32 at least, whatever the input's type.
+
+    Args:
+        dim: C, width of the tokens, in and out.
+        num_heads: H; divides ``dim``.
+        qkv_bias: biases of queries, keys and values.
+        qk_scale: factor on Q K^T; None is (C / H) ** -0.5.
+        attn_drop: dropout on the softmax maps.
+        proj_drop: dropout on the output.
+        apply_transform: mix and normalise; without it this is plain attention.
+        transform_scale: r = scale, as in the authors' DeepViT-S; otherwise r = 1.
+        norm: ``batch``; ``layer``, LayerNorm over the heads of each entry (a common
+            reimplementation's); or ``none``, r * M as it is.
+        theta_init: ``conv``, PyTorch's draw for a 1x1 convolution, as the authors have it; or
+            ``identity``, theta = I and b = 0: without norm, the layer then is plain attention.
+        save_memory: no N x N map is kept for the backward pass, which computes them again, and in
+            evaluation only ``256`` rows of each exist at a time.
+        device: where the parameters are made.
+        dtype: type of the parameters.
+
+    Shape:
+        input [B, N, C], any N >= 1; output the same.
+        In training BatchNorm needs more than one value per head: a single picture of one token is
+        refused.
+
+    Raises:
+        ValueError: ``dim`` is no multiple of ``num_heads``, or a value is out of its range.
+
+    Example:
+        >>> ReAttention(48, num_heads=4)(torch.rand(2, 10, 48)).shape
+        torch.Size([2, 10, 48])
+    """
+
+    tokens: torch.Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        *,
+        qkv_bias: bool = False,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        apply_transform: bool = True,
+        transform_scale: bool = False,
+        norm: Norm = "batch",
+        theta_init: ThetaInit = "conv",
+        save_memory: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_heads(dim, num_heads)
+        if norm not in get_args(Norm):
+            raise ValueError(f"norm must be 'batch', 'layer' or 'none', not {norm!r}")
+        if theta_init not in get_args(ThetaInit):
+            raise ValueError(f"theta_init must be 'conv' or 'identity', not {theta_init!r}")
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
+        self.scale = self.head_dim**-0.5 if qk_scale is None else qk_scale
+        self.reatten_scale = self.scale if transform_scale else 1.0
+        self.apply_transform = apply_transform
+        self.theta_init = theta_init
+        self.save_memory = save_memory
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, **made)
+        self.q_norm: nn.Module = nn.Identity()
+        self.k_norm: nn.Module = nn.Identity()
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim, **made)
+        self.proj_drop = nn.Dropout(proj_drop)
+        if apply_transform:
+            # Never called: they hold the parameters under the authors' names.
+            self.reatten_matrix = nn.Conv2d(num_heads, num_heads, 1, **made)
+                if norm == "batch":
+                self.var_norm = nn.BatchNorm2d(num_heads, **made)
+                zero = torch.zeros((), dtype=torch.long, device=device)
+                self.register_buffer("tokens", zero)  # 0: not known
+            elif norm == "layer":
+                self.var_norm = nn.LayerNorm(num_heads, **made)
+            else:
+                self.var_norm = nn.Identity()
+            if theta_init == "identity":
+                self.init_theta()
+
+    def init_theta(self) -> None:
+        """Draw theta and b anew, as ``theta_init`` says."""
+        matrix = self.reatten_matrix
+        if self.theta_init == "conv":
+            matrix.reset_parameters()
+            return
+        with torch.no_grad():
+            eye = torch.eye(self.num_heads, device=matrix.weight.device, dtype=matrix.weight.dtype)
+            matrix.weight.copy_(eye[:, :, None, None])
+            nn.init.zeros_(matrix.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False
+    ) -> torch.Tensor:
+        """Return the attended tokens, [B, N, C].
+
+        Raises:
+            ValueError: a mask is given, as timm's blocks can: a masked map has other statistics.
+        """
+        if attn_mask is not None or is_causal:
+            raise ValueError("ReAttention takes no mask: its statistics are those of whole maps")
+        q, k, v = self._project(x)
+        if not self.apply_transform:
+            dropout = self.attn_drop.p if self.attn_drop.training else 0.0
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
+        elif self.save_memory and not self._measures and not torch.is_grad_enabled():
+            rows = torch.split(q, _ROWS_AT_ONCE, dim=2)
+            y = torch.cat([self._attend(some, k, v)[0] for some in rows], dim=2)
+        else:
+            if self.save_memory:
+                y, mean, variance = checkpoint(self._attend, q, k, v, use_reentrant=False)
+            else:
+                y, mean, variance = self._attend(q, k, v)
+            if self._measures and y.numel():
+                self._remember(mean, variance, y.shape[0], y.shape[2])
+        y = y.to(q.dtype).transpose(1, 2).reshape(x.shape)
+        result: torch.Tensor = self.proj_drop(self.proj(y))
+        return result
+
+    def attention_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the maps that multiply V, a row for each query, [B, H, N, N].
+
+        They are mixed, normalised as the layer's mode says and scaled by r, in float32 at least;
+        running statistics stay as they are.
+        """
+        q, k, _ = self._project(x)
+        with _without_autocast(x):
+            maps = self._softmax(q, k)
+            if not self.apply_transform:
+                return maps
+            mixed, gain, shift, *_ = self._mix(maps)
+            return gain[:, None, None] * mixed + shift[:, None, None]
+
+    def _project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return queries, keys and values, [B, H, N, d] each."""
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return self.q_norm(q), self.k_norm(k), v
+
+    def _softmax(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        logits = (q * self.scale) @ k.transpose(2, 3)
+        # Entries near 1 / N lie at the end of what float16 has.
+        exact = torch.promote_types(logits.dtype, torch.float32)
+        maps: torch.Tensor = self.attn_drop(logits.softmax(3, dtype=exact))
+        return maps
+
+    def _attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what the mixed maps make of V, [B, H, N, d], and their mean and variance."""
+        with _without_autocast(q):
+            maps = self._softmax(q, k)
+            v = v.to(maps.dtype)
+            mixed, gain, shift, mean, variance = self._mix(maps)
+            # (gain M + shift 1) V, with no pass over N x N entries for gain and shift.
+            y = gain[:, None, None] * (mixed @ v) + shift[:, None, None] * v.sum(2, keepdim=True)
+        return y, mean, variance
+
+    def _mix(self, maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Mix maps [B, H, n, N] over the heads, where n are some of their N rows.
+
+        Returns:
+            M [B, H, n, N], gain [H] and shift [H], so that gain * M + shift are the maps that
+            multiply V; mean [H] and variance [H] of theta * A + b, by which they are normalised.
+        """
+        norm = self.var_norm
+        theta = self.reatten_matrix.weight[:, :, 0, 0].to(maps.dtype)
+        bias = self.reatten_matrix.bias.to(maps.dtype)  # type: ignore[union-attr]
+        ones = torch.ones_like(bias)
+        if not isinstance(norm, _BATCH):
+            mixed = _mixed(theta, maps, bias)
+            if isinstance(norm, nn.LayerNorm):
+                mixed = norm(mixed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).to(maps.dtype)
+            return mixed, self.reatten_scale * ones, 0 * ones, 0 * ones, ones
+        tokens = maps.shape[3]
+        if self._measures:
+            _check_more_than_one(maps)
+            # Rows sum to 1 but for dropout, so only the variance needs a look at the maps.
+            count = max(maps.shape[0] * tokens**2, 1)
+            if self.attn_drop.training and self.attn_drop.p > 0:
+                average = self._over_processes(maps.sum((0, 2, 3)) / count)
+            else:
+                average = ones / tokens
+            mean = theta @ average
+            # b cancels; it stays in the graph, as distributed training wants all parameters.
+            mixed = _mixed(theta, maps, 0 * bias - mean)
+            squares = torch.linalg.vector_norm(mixed.flatten(2), dim=2).square().sum(0)
+            variance = self._over_processes(squares / count)
+            mean = mean + bias
+        else:
+            mean, variance = self._running_mean(tokens, theta), norm.running_var.to(maps.dtype)
+            mixed = _mixed(theta, maps, bias - mean)
+        gain = self.reatten_scale * norm.weight.to(maps.dtype) * (variance + norm.eps).rsqrt()
+        shift = self.reatten_scale * norm.bias.to(maps.dtype)
+        return mixed, gain, shift, mean, variance
+
+    def _running_mean(self, tokens: int, theta: torch.Tensor) -> torch.Tensor:
+        """Return the running mean [H] moved to a number of tokens, as far as its own is known."""
+        norm = self.var_norm
+        per_token = 1 / tokens - 1 / self.tokens.clamp(min=1).to(theta.dtype)
+        moved = torch.where(self.tokens > 0, theta.sum(1) * per_token, torch.zeros_like(theta[0]))
+        mean: torch.Tensor = norm.running_mean.to(theta.dtype) + moved
+        return mean
+
+    @torch.no_grad()
+    def _remember(
+        self, mean: torch.Tensor, variance: torch.Tensor, pictures: int, tokens: int
+    ) -> None:
+        """Move the running statistics towards those of a batch, as BatchNorm does."""
+        norm = self.var_norm
+        norm.num_batches_tracked.add_(1)
+        weight = norm.momentum
+        if weight is None:  # a cumulative average, as update_bn wants it
+            weight = 1 / norm.num_batches_tracked.to(mean.dtype)
+        theta = self.reatten_matrix.weight[:, :, 0, 0].to(mean.dtype)
+        before = self._running_mean(tokens, theta)
+        number = pictures * tokens**2 * self._processes
+        unbiased = variance * (number / (number - 1))
+        norm.running_mean.copy_(before + weight * (mean - before))
+        norm.running_var.copy_(norm.running_var + weight * (unbiased - norm.running_var))
+        self.tokens.fill_(tokens)
+
+    @property
+    def _measures(self) -> bool:
+        """Whether the next maps are normalised by statistics of their own batch."""
+        return isinstance(self.var_norm, _BATCH) and self.var_norm.training
+
+    @property
+    def _processes(self) -> int:
+        """How many processes share their statistics: several with SyncBatchNorm alone."""
+        synced = isinstance(self.var_norm, nn.SyncBatchNorm)
+        return torch.distributed.get_world_size() if synced and _initialized() else 1
+
+    def _over_processes(self, mean: torch.Tensor) -> torch.Tensor:
+        """Return the mean over the processes of what each has of as many pictures."""
+        if self._processes == 1:
+            return mean
+        from torch.distributed.nn.functional import all_reduce
+
+        total: torch.Tensor = all_reduce(mean)  # type: ignore[no-untyped-call]
+        return total / self._processes
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *args: Any
+    ) -> None:
+        if "tokens" in self._buffers and strict and f"{prefix}tokens" not in state_dict:
+            # Without it a picture of another size would silently be normalised wrongly.
+            args[2].append(
+                f"{prefix}tokens is missing, the number of tokens that the running means are for: "
+                "load checkpoints of the authors' code with foveal.load_official, or add it to the "
+                "state dict as a tensor"
+            )
+            state_dict = {**state_dict, f"{prefix}tokens": self.tokens}
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *args)
+
+
+def _initialized() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _mixed(theta: torch.Tensor, maps: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Return theta [H, H] times maps [B, H, n, N] over the heads, plus a bias [H]."""
+    batch, heads = maps.shape[:2]
+    mixed = torch.baddbmm(
+        bias[:, None].expand(batch, heads, 1), theta.expand(batch, -1, -1), maps.flatten(2)
+    )
+    return mixed.view_as(maps)
+
+
+def _without_autocast(x: torch.Tensor) -> AbstractContextManager[Any]:
+    """Compute as the tensors' types say, also under autocast."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()
+
+
+def _check_heads(dim: int, num_heads: int) -> None:
+    if num_heads < 1 or dim < 1:
+        raise ValueError(f"dim and num_heads must be at least 1, not {dim} and {num_heads}")
+    if dim % num_heads:
+        below, above = dim // num_heads * num_heads, (dim // num_heads + 1) * num_heads
+        near = f"{below} and {above} are" if below else f"{above} is"
+        raise ValueError(f"dim must be a multiple of num_heads={num_heads}, as {near}, not {dim}")
+
+
+def _check_more_than_one(maps: torch.Tensor) -> None:
+    if maps.shape[0] == 1 and maps.shape[2] * maps.shape[3] == 1:
+        raise ValueError(
+            "Expected more than 1 value per channel when training: BatchNorm cannot normalise the "
+            "one entry of a map of one token in a batch of one"
+        )
