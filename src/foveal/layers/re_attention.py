@@ -114,8 +114,9 @@ class ReAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
         if apply_transform:
             # Never called: they hold the parameters under the authors' names.
-            self.reatten_matrix = nn.Conv2d(num_heads, num_heads, 1, **made)
-                if norm == "batch":
+            self.reatten_matrix: Any = nn.Conv2d(num_heads, num_heads, 1, **made)
+            self.var_norm: Any
+            if norm == "batch":
                 self.var_norm = nn.BatchNorm2d(num_heads, **made)
                 zero = torch.zeros((), dtype=torch.long, device=device)
                 self.register_buffer("tokens", zero)  # 0: not known
@@ -135,7 +136,7 @@ class ReAttention(nn.Module):
         with torch.no_grad():
             eye = torch.eye(self.num_heads, device=matrix.weight.device, dtype=matrix.weight.dtype)
             matrix.weight.copy_(eye[:, :, None, None])
-            nn.init.zeros_(matrix.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(matrix.bias)
 
     def forward(
         self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False
@@ -214,7 +215,7 @@ class ReAttention(nn.Module):
         """
         norm = self.var_norm
         theta = self.reatten_matrix.weight[:, :, 0, 0].to(maps.dtype)
-        bias = self.reatten_matrix.bias.to(maps.dtype)  # type: ignore[union-attr]
+        bias = self.reatten_matrix.bias.to(maps.dtype)
         ones = torch.ones_like(bias)
         if not isinstance(norm, _BATCH):
             mixed = _mixed(theta, maps, bias)
@@ -237,7 +238,8 @@ class ReAttention(nn.Module):
             variance = self._over_processes(squares / count)
             mean = mean + bias
         else:
-            mean, variance = self._running_mean(tokens, theta), norm.running_var.to(maps.dtype)
+            mean = self._running_mean(tokens, theta)
+            variance = norm.running_var.to(maps.dtype)  # type: ignore[union-attr]
             mixed = _mixed(theta, maps, bias - mean)
         gain = self.reatten_scale * norm.weight.to(maps.dtype) * (variance + norm.eps).rsqrt()
         shift = self.reatten_scale * norm.bias.to(maps.dtype)
