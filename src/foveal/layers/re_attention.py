@@ -31,9 +31,10 @@ class ReAttention(nn.Module):
     (sum_h theta[g, h]) / N + b_g. Three things follow. In training with beta = 0, the rows of every
     normalised map sum to 0: the layer contrasts tokens rather than averages them. The biases have
     no effect in training. And running means belong to one number of tokens: the buffer ``tokens``
-    holds it, and at another number of tokens they are moved by the closed form, so that pictures of
-    another size do not silently break the network. The variance cannot be moved so; after a change
-    of size ``torch.optim.swa_utils.update_bn`` measures it anew.
+    holds it, and at another number they are moved by the closed form, so that pictures of another
+    size do not silently break the network. (State dicts of the authors' code have no such key, and
+    are refused without it; ``foveal.load_official`` adds it.) The variance cannot be moved so;
+    after a change of size ``torch.optim.swa_utils.update_bn`` measures it anew.
 
     Source: Zhou et al. 2021, arXiv:2103.11886, section 4, and the authors' code; key names are
     theirs (``qkv``, ``reatten_matrix``, ``var_norm``, ``proj``).
@@ -154,14 +155,16 @@ class ReAttention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
         elif self.save_memory and not self._measures and not torch.is_grad_enabled():
             rows = torch.split(q, _ROWS_AT_ONCE, dim=2)
-            y = torch.cat([self._attend(some, k, v)[0] for some in rows], dim=2)
+            parts = [self._attend(some, k, v) for some in rows]
+            y = self._normalise(torch.cat([part[0] for part in parts], dim=2), v, parts[0][2])
         else:
             if self.save_memory:
-                y, mean, variance = checkpoint(self._attend, q, k, v, use_reentrant=False)
+                mixed, mean, variance = checkpoint(self._attend, q, k, v, use_reentrant=False)
             else:
-                y, mean, variance = self._attend(q, k, v)
+                mixed, mean, variance = self._attend(q, k, v)
+            y = self._normalise(mixed, v, variance)
             if self._measures and y.numel():
-                self._remember(mean, variance, y.shape[0], y.shape[2])
+                self._remember(mean.detach(), variance.detach(), y.shape[0], y.shape[2])
         y = y.to(q.dtype).transpose(1, 2).reshape(x.shape)
         result: torch.Tensor = self.proj_drop(self.proj(y))
         return result
@@ -177,7 +180,8 @@ class ReAttention(nn.Module):
             maps = self._softmax(q, k)
             if not self.apply_transform:
                 return maps
-            mixed, gain, shift, *_ = self._mix(maps)
+            mixed, _, variance = self._mix(maps)
+            gain, shift = self._affine(variance)
             return gain[:, None, None] * mixed + shift[:, None, None]
 
     def _project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -197,21 +201,34 @@ class ReAttention(nn.Module):
     def _attend(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return what the mixed maps make of V, [B, H, N, d], and their mean and variance."""
+        """Return the centred mixed maps times V, [B, H, n, d], and their mean and variance [H]."""
         with _without_autocast(q):
             maps = self._softmax(q, k)
-            v = v.to(maps.dtype)
-            mixed, gain, shift, mean, variance = self._mix(maps)
-            # (gain M + shift 1) V, with no pass over N x N entries for gain and shift.
-            y = gain[:, None, None] * (mixed @ v) + shift[:, None, None] * v.sum(2, keepdim=True)
-        return y, mean, variance
+            mixed, mean, variance = self._mix(maps)
+            return mixed @ v.to(maps.dtype), mean, variance
 
-    def _mix(self, maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _normalise(
+        self, mixed: torch.Tensor, v: torch.Tensor, variance: torch.Tensor
+    ) -> torch.Tensor:
+        """Return (gain M + shift 1) V of M V, with no pass over N x N entries."""
+        gain, shift = self._affine(variance)
+        total = v.sum(2, keepdim=True, dtype=mixed.dtype)
+        return gain[:, None, None] * mixed + shift[:, None, None] * total
+
+    def _affine(self, variance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return gain [H] and shift [H] that make of M what multiplies V."""
+        norm, scale = self.var_norm, self.reatten_scale
+        if not isinstance(norm, _BATCH):
+            return scale * torch.ones_like(variance), torch.zeros_like(variance)
+        weight, bias = norm.weight.to(variance.dtype), norm.bias.to(variance.dtype)
+        return scale * weight * (variance + norm.eps).rsqrt(), scale * bias
+
+    def _mix(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Mix maps [B, H, n, N] over the heads, where n are some of their N rows.
 
         Returns:
-            M [B, H, n, N], gain [H] and shift [H], so that gain * M + shift are the maps that
-            multiply V; mean [H] and variance [H] of theta * A + b, by which they are normalised.
+            M [B, H, n, N], for BatchNorm centred, for LayerNorm normalised; mean [H] and variance
+            [H] of theta * A + b, by which BatchNorm normalises.
         """
         norm = self.var_norm
         theta = self.reatten_matrix.weight[:, :, 0, 0].to(maps.dtype)
@@ -221,7 +238,7 @@ class ReAttention(nn.Module):
             mixed = _mixed(theta, maps, bias)
             if isinstance(norm, nn.LayerNorm):
                 mixed = norm(mixed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).to(maps.dtype)
-            return mixed, self.reatten_scale * ones, 0 * ones, 0 * ones, ones
+            return mixed, 0 * ones, ones
         tokens = maps.shape[3]
         if self._measures:
             _check_more_than_one(maps)
@@ -241,9 +258,7 @@ class ReAttention(nn.Module):
             mean = self._running_mean(tokens, theta)
             variance = norm.running_var.to(maps.dtype)  # type: ignore[union-attr]
             mixed = _mixed(theta, maps, bias - mean)
-        gain = self.reatten_scale * norm.weight.to(maps.dtype) * (variance + norm.eps).rsqrt()
-        shift = self.reatten_scale * norm.bias.to(maps.dtype)
-        return mixed, gain, shift, mean, variance
+        return mixed, mean, variance
 
     def _running_mean(self, tokens: int, theta: torch.Tensor) -> torch.Tensor:
         """Return the running mean [H] moved to a number of tokens, as far as its own is known."""
@@ -291,19 +306,6 @@ class ReAttention(nn.Module):
         total: torch.Tensor = all_reduce(mean)  # type: ignore[no-untyped-call]
         return total / self._processes
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *args: Any
-    ) -> None:
-        if "tokens" in self._buffers and strict and f"{prefix}tokens" not in state_dict:
-            # Without it a picture of another size would silently be normalised wrongly.
-            args[2].append(
-                f"{prefix}tokens is missing, the number of tokens that the running means are for: "
-                "load checkpoints of the authors' code with foveal.load_official, or add it to the "
-                "state dict as a tensor"
-            )
-            state_dict = {**state_dict, f"{prefix}tokens": self.tokens}
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *args)
-
 
 def _initialized() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -320,8 +322,9 @@ def _mixed(theta: torch.Tensor, maps: torch.Tensor, bias: torch.Tensor) -> torch
 
 def _without_autocast(x: torch.Tensor) -> AbstractContextManager[Any]:
     """Compute as the tensors' types say, also under autocast."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
     return nullcontext()
 
 
