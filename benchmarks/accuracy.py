@@ -10,6 +10,7 @@
     python benchmarks/accuracy.py scenes_fine --out losses.jsonl
     python benchmarks/accuracy.py camvid_heads --root CamVid --out camvid.jsonl
     python benchmarks/accuracy.py camvid_deeplabv3 --root CamVid --out camvid.jsonl
+    python benchmarks/accuracy.py vit_depth --root CIFAR10 --out depth.jsonl
     python benchmarks/accuracy.py dense --root SALIENCY EDGES SKELETONS --out dense.jsonl
     python benchmarks/accuracy.py dense_scenes --out dense.jsonl
     python benchmarks/accuracy.py --show accuracy.jsonl
@@ -64,6 +65,7 @@ TUNING_SEEDS = {  # PACS has 84 pictures to validate with
     "scenes_fine": (100,),
     "camvid_heads": (100,),
     "camvid_deeplabv3": (100,),
+    "vit_depth": (100,),
     "dense": (100,),
     "dense_scenes": (100,),
 }
@@ -199,6 +201,23 @@ CAMVID_DEEPLABV3 = dataclasses.replace(
     epochs=30,
     lr=6e-3,  # chosen by --tune with --epochs 20
 )
+# 17 tokens, so that 32 blocks can be trained within the hour.
+VIT_DEPTH = ClassifyConfig(
+    data=CIFAR10.data,
+    model="deepvit",
+    model_args={"img_size": 32, "patch_size": 8, "embed_dim": 96, "num_heads": 6},
+    augment=CIFAR10.augment,
+    epochs=20,
+    optimizer="adamw",
+    lr=1e-3,  # chosen by --tune
+    weight_decay=0.05,
+    warmup_epochs=2.0,
+)
+DEPTHS: dict[str, dict[str, Any]] = {
+    f"{depth} blocks, {name}": {"model_args": {"depth": depth, "re_attention": mixing}}
+    for depth in (12, 24, 32)
+    for name, mixing in (("plain", 0), ("re-attention", None))
+}
 TASKS = ("saliency", "edge", "skeleton")
 JOINT: dict[str, dict[str, Any]] = {
     "one network, selection": {"tasks": TASKS},
@@ -242,6 +261,13 @@ DENSE_SCORES = (
     "test/skeleton/ods",
     "test/skeleton/ois",
 )
+DEPTH_SCORES = (
+    "test/accuracy",
+    "val/accuracy",
+    "collapse/attention_similarity",
+    "collapse/similar_blocks",
+    "collapse/feature_similarity",
+)
 THIN = ("Pole", "SignSymbol", "Fence")
 CAMVID_SCORES = ("test/miou", *(f"test/iou/{name}" for name in THIN), "test/pixel_accuracy")
 TABLES = {
@@ -255,6 +281,7 @@ TABLES = {
     "scenes_fine": Table(LOSSES, SCENES_FINE, SCORES),
     "camvid_heads": Table(HEADS, CAMVID_HEADS, CAMVID_SCORES),
     "camvid_deeplabv3": Table(DEEPLABV3, CAMVID_DEEPLABV3, CAMVID_SCORES),
+    "vit_depth": Table(DEPTHS, VIT_DEPTH, DEPTH_SCORES),
     "dense": Table(JOINT, DENSE, DENSE_SCORES),
     "dense_scenes": Table(JOINT, DENSE_SCENES, DENSE_SCORES),
 }

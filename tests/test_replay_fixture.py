@@ -48,6 +48,10 @@ def test_stored_results_of_the_official_code_replay(path):
             "grad_norm/pretrained.layer1.2.spm.conv1.weight",
             "state_after/auxlayer.conv5.1.running_mean",
         },
+        "attention_plain": {"output/y", "output/attn", "output_train/y", "grad/x"},
+        "reattention": {"output/attn", "buffer_train/var_norm.running_mean", "grad/x"},
+        "block_adjusted": {"output/attn", "output_train/y", "grad/attn.reatten_matrix.weight"},
+        "cosine_regulariser": {"output/loss", "grad/attn_0", "grad/logits"},
         "bottleneck_s2_d1": {"output/y"},  # no training pass is stored
         "converter_3": {"output/level2", "output_train/level0", "grad/input/level1"},
         "dfim_k16": {"output/all", "output/gates_skel", "output_train/sal", "grad/fcs.1.2.weight"},

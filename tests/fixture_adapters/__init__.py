@@ -9,6 +9,7 @@ from fixture_adapters.core import Adapter
 
 SYSTEMS = (
     "coordinate_attention",
+    "deepvit",
     "dfi",
     "metrics",
     "mobilenext",

@@ -106,11 +106,13 @@ def test_without_the_transform_it_is_plain_attention(scale):
 
 
 def test_identity_without_norm_is_timms_attention():
-    plain = timm.layers.Attention(DIM, HEADS, qkv_bias=True)
-    layer = ReAttention(DIM, HEADS, qkv_bias=True, norm="none", theta_init="identity")
-    layer.load_state_dict(plain.state_dict(), strict=False)
-    x = sequence(2, 9, DIM)
-    assert deviation(layer(x), plain(x)) < 1e-6
+    for more in ({}, {"attn_head_dim": 5}, {"qk_norm": True, "norm_layer": nn.LayerNorm}):
+        plain = timm.layers.Attention(DIM, HEADS, qkv_bias=True, **more)
+        x = sequence(2, 9, DIM)
+        expected = plain(x)
+        layer = ReAttention.replacing(plain, norm="none", theta_init="identity")
+        assert layer.qkv is plain.qkv
+        assert deviation(layer(x), expected) < 1e-6
 
 
 def test_theta_is_drawn_as_a_convolution_and_adds_180_parameters_at_12_heads():

@@ -58,16 +58,31 @@ class ClassifyConfig(TrainConfig):
         class_weights: ``balanced`` weights the loss by the inverse of each class's frequency.
         fgsm: strength of the fast gradient sign attack in the final test, in picture values
             [0, 1]; 0 is off. It adds the score ``test/accuracy_fgsm``.
+        attention_similarity: weight of a second loss that keeps the attention maps of successive
+            blocks of a vision transformer apart; 0 is off.
+        attention_similarity_pairs: None compares what each token contributes, in all blocks, as
+            the DeepViT paper says; a number compares as its authors' code does, in the first so
+            many pairs of blocks.
     """
 
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     multi_label: bool = False
     class_weights: Literal["none", "balanced"] = "none"
     fgsm: float = 0.0
+    attention_similarity: float = 0.0
+    attention_similarity_pairs: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         within("fgsm", self.fgsm, 0, 1)
+        at_least("attention_similarity", self.attention_similarity, 0)
+        if self.attention_similarity_pairs is not None:
+            at_least("attention_similarity_pairs", self.attention_similarity_pairs, 1)
+        if self.attention_similarity and self.compile:
+            raise ValueError(
+                "attention_similarity reads maps that a compiled network does not show: leave "
+                "compile out"
+            )
         if self.multi_label and (self.loss != "cross_entropy" or self.loss_args):
             raise ValueError(
                 "multi_label trains the binary cross entropy of each class: leave loss and "

@@ -8,6 +8,11 @@ import torch
 from torch import nn
 
 import foveal.torchvision_check  # noqa: F401  (before timm)
+from foveal.layers.attention_maps import (
+    attention_maps,
+    has_attention_maps,
+    reading_attention_maps,
+)
 from foveal.layers.channel_attention import CBAM, SqueezeExcite
 from foveal.layers.coordinate_attention import CoordinateAttention
 from foveal.layers.mixed_pooling import MixedPooling
@@ -33,7 +38,10 @@ __all__ = [
     "StripPooling",
     "TaskAdaptiveAttention",
     "TripletAttention",
+    "attention_maps",
     "create_layer",
+    "has_attention_maps",
+    "reading_attention_maps",
 ]
 
 

@@ -126,18 +126,58 @@ class ReAttention(nn.Module):
             else:
                 self.var_norm = nn.Identity()
             if theta_init == "identity":
-                self.init_theta()
+                self.reset_parameters()
 
-    def init_theta(self) -> None:
-        """Draw theta and b anew, as ``theta_init`` says."""
-        matrix = self.reatten_matrix
-        if self.theta_init == "conv":
-            matrix.reset_parameters()
+    @classmethod
+    def replacing(
+        cls,
+        attention: nn.Module,
+        *,
+        transform_scale: bool = False,
+        norm: Norm = "batch",
+        theta_init: ThetaInit = "conv",
+        save_memory: bool = False,
+    ) -> "ReAttention":
+        """Return re-attention that takes over the parts of a plain attention.
+
+        Args:
+            attention: timm's ``Attention`` or one like it, with ``qkv``, ``proj``, ``num_heads``,
+                ``scale``, ``attn_drop``, ``proj_drop``, and ``q_norm`` and ``k_norm`` if it has
+                these. Its modules become the new layer's; it is not to be used on.
+            transform_scale: r = scale.
+            norm: as of the layer.
+            theta_init: as of the layer.
+            save_memory: as of the layer.
+        """
+        old: Any = attention
+        layer = cls(
+            old.qkv.out_features // 3,
+            old.num_heads,
+            qk_scale=old.scale,
+            transform_scale=transform_scale,
+            norm=norm,
+            theta_init=theta_init,
+            save_memory=save_memory,
+            device=old.qkv.weight.device,
+            dtype=old.qkv.weight.dtype,
+        )
+        for name in ("qkv", "attn_drop", "proj", "proj_drop", "q_norm", "k_norm"):
+            if hasattr(old, name):
+                setattr(layer, name, getattr(old, name))
+        return layer.train(old.training)
+
+    def reset_parameters(self) -> None:
+        """Draw theta and b anew, as ``theta_init`` says, and forget the number of tokens."""
+        if not self.apply_transform:
             return
-        with torch.no_grad():
-            eye = torch.eye(self.num_heads, device=matrix.weight.device, dtype=matrix.weight.dtype)
-            matrix.weight.copy_(eye[:, :, None, None])
-            nn.init.zeros_(matrix.bias)
+        matrix = self.reatten_matrix
+        matrix.reset_parameters()
+        if self.theta_init == "identity":
+            with torch.no_grad():
+                matrix.weight.copy_(torch.eye(self.num_heads)[:, :, None, None])
+                matrix.bias.zero_()
+        if "tokens" in self._buffers:
+            self.tokens.zero_()
 
     def forward(
         self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False
@@ -165,7 +205,7 @@ class ReAttention(nn.Module):
             y = self._normalise(mixed, v, variance)
             if self._measures and y.numel():
                 self._remember(mean.detach(), variance.detach(), y.shape[0], y.shape[2])
-        y = y.to(q.dtype).transpose(1, 2).reshape(x.shape)
+        y = y.to(q.dtype).transpose(1, 2).flatten(2)
         result: torch.Tensor = self.proj_drop(self.proj(y))
         return result
 

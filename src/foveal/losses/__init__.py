@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from foveal.losses.attention_similarity import (
+    attention_similarity,
+    released_attention_similarity,
+)
 from foveal.losses.generalized_cross_entropy import (
     GeneralizedCrossEntropy,
     generalized_cross_entropy,
@@ -29,11 +33,13 @@ __all__ = [
     "OnlineLabelSmoothing",
     "SymmetricCrossEntropy",
     "WithAuxiliary",
+    "attention_similarity",
     "balanced_map_cross_entropy",
     "create_loss",
     "generalized_cross_entropy",
     "map_cross_entropy",
     "ohem_cross_entropy",
+    "released_attention_similarity",
     "symmetric_cross_entropy",
 ]
 

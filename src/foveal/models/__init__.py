@@ -21,6 +21,7 @@ from foveal.models import (  # noqa: F401  (they register their networks)
     attention_efficientnet,
     attention_resnet,
     deeplabv3,
+    deepvit,
     dfi,
     lraspp,
     mobilenext,

@@ -13,11 +13,14 @@ _MULTIPLES = (2, 4, 7, 8, 12, 14, 16, 24, 28, 32, 48, 56, 64, 112, 128, 224)
 def input_size_of(model: nn.Module) -> tuple[int, int, int]:
     """Return (C, H, W) of the pictures that a network is for.
 
-    That is the size of its ``preprocess`` (a run's network has one), else that of timm's
-    description, else 224 by 224, with the channels of its first convolution.
+    That is the size of its ``preprocess`` (a run's network has one), else that of its patch
+    embedding, else that of timm's description, else 224 by 224, with the channels of its first
+    convolution.
     """
     if (preprocess := getattr(model, "preprocess", None)) is not None:
         return (preprocess.channels, preprocess.image_size, preprocess.image_size)
+    if sides := getattr(getattr(model, "patch_embed", None), "img_size", None):
+        return (_first_channels(model), *sides)
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     described = config.get("input_size") if isinstance(config, Mapping) else None
     _, height, width = described or (3, 224, 224)

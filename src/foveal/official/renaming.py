@@ -18,15 +18,16 @@ def rename(key: str, modules: Modules) -> str:
     """Return the key with its module's name replaced; unknown modules keep theirs.
 
     Args:
-        key: a state_dict key: module name, dot, parameter or buffer.
+        key: a state_dict key: module name, dot, parameter or buffer; the network's own parameters
+            have no module and stay.
         modules: old to new module names.
 
     Example:
         >>> rename("conv2.weight", {"conv2": "conv_h"})
         'conv_h.weight'
     """
-    module, _, leaf = key.rpartition(".")
-    return f"{modules.get(module, module)}.{leaf}"
+    module, dot, leaf = key.rpartition(".")
+    return f"{modules.get(module, module)}.{leaf}" if dot else key
 
 
 def check_keys(

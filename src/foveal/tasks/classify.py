@@ -28,7 +28,12 @@ from foveal.data.parts import StoredPictures, with_targets
 from foveal.data.pictures import printable
 from foveal.data.sampling import TrainingBatches
 from foveal.data.transforms import Preprocess, TrainTransform
-from foveal.losses import create_loss
+from foveal.layers import reading_attention_maps
+from foveal.losses import (
+    attention_similarity,
+    create_loss,
+    released_attention_similarity,
+)
 from foveal.metrics import ClassificationScores, MultiLabelScores, fgsm
 from foveal.models.input_size import check_input_size
 from foveal.names import unknown
@@ -102,8 +107,20 @@ class ClassifyTask(Task):
             if target.ndim == 1:
                 target = nn.functional.one_hot(target, self.num_classes).to(x.dtype)
             x, target = self.mixing(x, target)
-        loss: Tensor = self.loss(self.model(x), target)
-        return loss
+        if not self.config.attention_similarity:
+            loss: Tensor = self.loss(self.model(x), target)
+            return loss
+        maps: dict[str, Tensor] = {}
+        with reading_attention_maps(self.model, maps.__setitem__):
+            loss = self.loss(self.model(x), target)
+        return loss + self.config.attention_similarity * self._similarity([*maps.values()])
+
+    def _similarity(self, maps: list[Tensor]) -> Tensor:
+        """Return how alike the attention maps of successive blocks are."""
+        pairs = self.config.attention_similarity_pairs
+        if pairs is None:
+            return attention_similarity(maps)
+        return released_attention_similarity(maps, pairs)
 
     def update_scores(self, batch: Batch) -> None:
         """Add one batch to the scores."""

@@ -1,0 +1,450 @@
+"""DeepViT: vision transformers, up to 32 blocks and more, whose blocks have re-attention.
+
+The networks are timm's ``VisionTransformer``, so that pictures of other sizes, feature maps,
+gradient checkpointing, stochastic depth and all else are timm's. Only the attention, the residual
+adjustment and the convolutional patch embedding differ.
+
+Source: Zhou et al. 2021, arXiv:2103.11886, and the authors' code, whose keys these are.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from timm.layers import patch_embed as timm_patch_embed
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import vision_transformer as timm_vit
+from torch import nn
+
+from foveal.layers import ReAttention
+from foveal.layers.re_attention import Norm, ThetaInit
+from foveal.models.options import check_whole
+from foveal.names import unknown
+
+vit: Any = timm_vit  # annotated too sparsely for the type checker
+patches: Any = timm_patch_embed
+
+Stem = Literal["patch", "conv"]
+_STEM_CHANNELS = 64
+
+
+_FIRST_CONV = {"patch": "patch_embed.proj", "conv": "patch_embed.conv1"}
+
+
+def _cfg(size: int = 224, stem: str = "patch") -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, size, size),
+        "pool_size": None,
+        "crop_pct": 0.9 if size == 224 else 1.0,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "first_conv": _FIRST_CONV[stem],
+        "classifier": "head",
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "deepvit.untrained": _cfg(),
+        **{
+            f"deepvit_{depth}{kind}_patch16_224.untrained": _cfg()
+            for depth in (16, 24, 32)
+            for kind in ("", "_plain")
+        },
+        "deepvit_small_patch16_224.untrained": _cfg(stem="conv"),
+        "deepvit_large_patch16_224.untrained": _cfg(stem="conv"),
+        "deepvit_large_420_patch16_224.untrained": _cfg(stem="conv"),
+        "deepvit_large_420_patch16_384.untrained": _cfg(384, stem="conv"),
+    }
+)
+
+
+class DeepBlock(vit.Block):
+    """timm's transformer block with re-attention and the authors' residual adjustment.
+
+    With the adjustment a:
+
+        x <- x + attn(norm1(a x)) / a,    x <- x + mlp(norm2(a x)) / a
+
+    LayerNorm takes a out again but for its eps, so that a = 0.5 doubles both branches.
+
+    Args:
+        *args: of timm's block.
+        adjustment: a.
+        re_attention: arguments of :meth:`ReAttention.replacing`.
+        mixing: indices of the blocks that re-attend; the others keep plain attention.
+        depth: index of this block, as timm gives it.
+        **kw: of timm's block.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        adjustment: float = 1.0,
+        re_attention: Mapping[str, Any],
+        mixing: Collection[int],
+        depth: int = 0,
+        **kw: Any,
+    ) -> None:
+        super().__init__(*args, depth=depth, **kw)
+        self.adjustment = adjustment
+        if depth in mixing:
+            own: Any = self
+            own.attn = ReAttention.replacing(own.attn, **re_attention)
+
+    def forward(
+        self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False
+    ) -> torch.Tensor:
+        """Return the next tokens, [B, N, C]."""
+        a = self.adjustment
+        if a == 1:
+            y: torch.Tensor = super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
+            return y
+        attended = self.attn(self.norm1(a * x), attn_mask=attn_mask, is_causal=is_causal)
+        x = x + self.drop_path1(self.ls1(attended)) / a
+        x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(a * x)))) / a
+        return x
+
+
+class ConvPatchEmbed(patches.PatchEmbed):
+    """Patches of a map that two convolutions made of the picture, at half its size.
+
+    A 7 x 7 convolution of stride 2 and a 3 x 3 one, each with 64 channels, BatchNorm and ReLU, then
+    patches of half the side. Keys: ``conv1``, ``bn1``, ``conv2``, ``bn2``, ``proj``.
+
+    Args:
+        img_size: of the picture, pixels.
+        patch_size: of a patch of the picture, pixels, even.
+        in_chans: C of the picture.
+        embed_dim: width of the tokens.
+        device: where the parameters are made.
+        dtype: type of the parameters.
+        **kw: of timm's ``PatchEmbed``.
+
+    Shape:
+        input [B, C, H, W]; output [B, N, embed_dim], or a grid as timm's ``output_fmt`` says.
+
+    Raises:
+        ValueError: an odd ``patch_size``.
+    """
+
+    def __init__(
+        self,
+        img_size: Any = 224,
+        patch_size: Any = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        **kw: Any,
+    ) -> None:
+        made = {"device": device, "dtype": dtype}
+        super().__init__(img_size, patch_size, _STEM_CHANNELS, embed_dim, **kw, **made)
+        if any(side % 2 for side in self.patch_size):
+            raise ValueError(f"the convolutional stem needs an even patch_size, not {patch_size}")
+        half = tuple(side // 2 for side in self.patch_size)
+        bias = kw.get("bias", True)
+        self.conv1 = nn.Conv2d(in_chans, _STEM_CHANNELS, 7, stride=2, padding=3, bias=False, **made)
+        self.bn1 = nn.BatchNorm2d(_STEM_CHANNELS, **made)
+        self.conv2 = nn.Conv2d(_STEM_CHANNELS, _STEM_CHANNELS, 3, padding=1, bias=False, **made)
+        self.bn2 = nn.BatchNorm2d(_STEM_CHANNELS, **made)
+        self.proj = nn.Conv2d(_STEM_CHANNELS, embed_dim, half, stride=half, bias=bias, **made)
+
+    def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
+        """Change the pictures' size.
+
+        Raises:
+            ValueError: another patch size, for which the stem's patches cannot be resampled.
+        """
+        if patch_size is not None and patches.to_2tuple(patch_size) != self.patch_size:
+            raise ValueError(f"the patch_size of the convolutional stem stays {self.patch_size}")
+        super().set_input_size(img_size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the patches."""
+        x = self._fitted(x)
+        x = self.bn1(self.conv1(x)).relu()
+        x = self.proj(self.bn2(self.conv2(x)).relu())
+        if self.flatten:
+            x = x.flatten(2).transpose(1, 2)
+        elif self.output_fmt != patches.Format.NCHW:
+            x = patches.nchw_to(x, self.output_fmt)
+        y: torch.Tensor = self.norm(x)
+        return y
+
+    def _fitted(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the picture, padded to whole patches where the network is for any size.
+
+        Raises:
+            ValueError: the network does not take pictures of this size.
+        """
+        sides = x.shape[2:]
+        if self.dynamic_img_pad:
+            right, bottom = (-sides[i] % self.patch_size[i] for i in (1, 0))
+            return nn.functional.pad(x, (0, right, 0, bottom))
+        for name, side, own, patch in zip(
+            ("height", "width"), sides, self.img_size, self.patch_size, strict=True
+        ):
+            if self.strict_img_size and side != own:
+                raise ValueError(
+                    f"a picture of {name} {side} is given and the network is for {own}: call its "
+                    "set_input_size, or build it with dynamic_img_size=True"
+                )
+            check_patches(name, side, patch)
+        return x
+
+
+def check_patches(name: str, side: int, patch: int) -> None:
+    """Do nothing if a side of a picture is one of whole patches.
+
+    Raises:
+        ValueError: it is not; the message names the nearest.
+    """
+    if side % patch:
+        nearest = max(1, round(side / patch)) * patch
+        raise ValueError(
+            f"a picture's {name} must be a multiple of the patch size {patch}, as {nearest} is, "
+            f"not {side}"
+        )
+
+
+_STEMS: dict[str, Any] = {"patch": patches.PatchEmbed, "conv": ConvPatchEmbed}
+
+
+def deepvit(
+    pretrained: bool = False,
+    *,
+    img_size: Any = 224,
+    patch_size: Any = 16,
+    embed_dim: int = 384,
+    depth: int = 12,
+    num_heads: int = 12,
+    mlp_ratio: float = 3.0,
+    stem: Stem = "patch",
+    re_attention: int | Sequence[int] | None = None,
+    adjustment: float = 1.0,
+    transform_scale: bool = False,
+    norm: Norm = "batch",
+    theta_init: ThetaInit = "conv",
+    save_memory: bool = False,
+    **kw: Any,
+) -> nn.Module:
+    """DeepViT of any size: also for small pictures, and with plain attention alone.
+
+    Args:
+        pretrained: there are no published weights; ``pretrained_cfg_overlay`` names your own.
+        img_size: side of the pictures in pixels, or (H, W); other sizes later by timm's
+            ``set_input_size`` or with ``dynamic_img_size=True``. Position embeddings are resampled,
+            and running means of re-attention follow the number of tokens.
+        patch_size: side of a patch, pixels.
+        embed_dim: C, width of the tokens, a multiple of ``num_heads``.
+        depth: number of blocks.
+        num_heads: H.
+        mlp_ratio: width of the MLPs, in C.
+        stem: ``patch``, one convolution; or ``conv``, the authors' convolutional embedding.
+        re_attention: how many blocks, the last ones, have re-attention, or the indices of these;
+            None is all, 0 a plain vision transformer.
+        adjustment: a, the authors' residual adjustment; 0.5 doubles every branch.
+        transform_scale: as of :class:`foveal.layers.ReAttention`.
+        norm: likewise.
+        theta_init: likewise.
+        save_memory: likewise.
+        **kw: ``num_classes``, ``in_chans``, ``features_only``, ``out_indices`` and the arguments of
+            timm's ``VisionTransformer``, such as ``drop_path_rate`` and ``dynamic_img_size``.
+
+    Raises:
+        ValueError: a width that is no multiple of the heads, a picture that is not one of whole
+            patches, more blocks with re-attention than blocks, an unknown stem.
+    """
+    return _build(
+        "deepvit",
+        pretrained,
+        img_size=img_size,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=mlp_ratio,
+        stem=stem,
+        re_attention=re_attention,
+        adjustment=adjustment,
+        transform_scale=transform_scale,
+        norm=norm,
+        theta_init=theta_init,
+        save_memory=save_memory,
+        **kw,
+    )
+
+
+register_model(deepvit)  # not as a decorator, which would take the types away
+
+
+def _build(
+    variant: str,
+    pretrained: bool,
+    *,
+    depth: int,
+    embed_dim: int = 384,
+    num_heads: int = 12,
+    mlp_ratio: float = 3.0,
+    img_size: Any = 224,
+    patch_size: Any = 16,
+    stem: str = "patch",
+    re_attention: int | Sequence[int] | None = None,
+    adjustment: float = 1.0,
+    transform_scale: bool = False,
+    norm: Norm = "batch",
+    theta_init: ThetaInit = "conv",
+    save_memory: bool = False,
+    **kw: Any,
+) -> nn.Module:
+    """Build a registered network; the arguments are those of :func:`deepvit`."""
+    if stem not in _STEMS:
+        raise ValueError(unknown("stem", stem, _STEMS))
+    if embed_dim % num_heads:
+        ReAttention(embed_dim, num_heads, device="meta")  # says what is wrong
+    sides, patch_sides = patches.to_2tuple(img_size), patches.to_2tuple(patch_size)
+    for name, side, patch in zip(("height", "width"), sides, patch_sides, strict=True):
+        check_whole(f"the picture's {name}", side)
+        check_patches(name, side, patch)
+    mixing = _mixing(re_attention, depth)
+    if not adjustment > 0:
+        raise ValueError(f"adjustment must be more than 0, not {adjustment!r}")
+    layer_args = {
+        "transform_scale": transform_scale,
+        "norm": norm,
+        "theta_init": theta_init,
+        "save_memory": save_memory,
+    }
+    block = partial(DeepBlock, adjustment=adjustment, re_attention=layer_args, mixing=mixing)
+    network: nn.Module = build_model_with_cfg(
+        vit.VisionTransformer,
+        variant,
+        pretrained,
+        pretrained_filter_fn=vit.checkpoint_filter_fn,
+        feature_cfg={"out_indices": kw.pop("out_indices", 3), "feature_cls": "getter"},
+        img_size=img_size,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=mlp_ratio,
+        embed_layer=_STEMS[stem],
+        block_fn=block,
+        **kw,
+    )
+    described: Any = network
+    described.pretrained_cfg = described.default_cfg = {
+        **described.pretrained_cfg,
+        "input_size": (kw.get("in_chans", 3), *sides),
+        "first_conv": _FIRST_CONV[stem],
+    }
+    return network
+
+
+def _mixing(re_attention: int | Sequence[int] | None, depth: int) -> Collection[int]:
+    """Return the indices of the blocks with re-attention.
+
+    Raises:
+        TypeError: they are given by something else than whole numbers.
+        ValueError: there are no such blocks.
+    """
+    if re_attention is None:
+        return range(depth)
+    if not isinstance(re_attention, Sequence):
+        check_whole("re_attention", re_attention)
+        if not 0 <= re_attention <= depth:
+            raise ValueError(
+                f"re_attention must lie between 0 and the depth {depth}, not {re_attention}"
+            )
+        return range(depth - re_attention, depth)
+    for index in re_attention:
+        check_whole("an index in re_attention", index)
+        if not 0 <= index < depth:
+            raise ValueError(
+                f"re_attention names block {index}, and there are blocks 0 to {depth - 1}"
+            )
+    return tuple(re_attention)
+
+
+# What the authors' networks with a convolutional stem share.
+_SMALL: dict[str, Any] = {
+    "embed_dim": 396,
+    "depth": 16,
+    "stem": "conv",
+    "re_attention": 5,
+    "adjustment": 0.5,
+    "transform_scale": True,
+}
+_LARGE: dict[str, Any] = {"depth": 32, "stem": "conv", "re_attention": 12, "adjustment": 0.5}
+
+
+@register_model
+def deepvit_16_patch16_224(pretrained: bool = False, **kw: Any) -> nn.Module:
+    """16 blocks of width 384 with re-attention in all of them."""
+    return _build("deepvit_16_patch16_224", pretrained, **{"depth": 16, **kw})
+
+
+@register_model
+def deepvit_24_patch16_224(pretrained: bool = False, **kw: Any) -> nn.Module:
+    """24 blocks of width 384 with re-attention in all of them."""
+    return _build("deepvit_24_patch16_224", pretrained, **{"depth": 24, **kw})
+
+
+@register_model
+def deepvit_32_patch16_224(pretrained: bool = False, **kw: Any) -> nn.Module:
+    """32 blocks of width 384 with re-attention in all of them."""
+    return _build("deepvit_32_patch16_224", pretrained, **{"depth": 32, **kw})
+
+
+@register_model
+def deepvit_16_plain_patch16_224(pretrained: bool = False, **kw: Any) -> nn.Module:
+    """16 blocks of width 384 with plain attention."""
+    plain = {"depth": 16, "re_attention": 0}
+    return _build("deepvit_16_plain_patch16_224", pretrained, **{**plain, **kw})
+
+
+@register_model
+def deepvit_24_plain_patch16_224(pretrained: bool = False, **kw: Any) -> nn.Module:
+    """24 blocks of width 384 with plain attention."""
+    plain = {"depth": 24, "re_attention": 0}
+    return _build("deepvit_24_plain_patch16_224", pretrained, **{**plain, **kw})
+
+
+@register_model
+def deepvit_32_plain_patch16_224(pretrained: bool = False, **kw: Any) -> nn.Module:
+    """32 blocks of width 384 with plain attention."""
+    plain = {"depth": 32, "re_attention": 0}
+    return _build("deepvit_32_plain_patch16_224", pretrained, **{**plain, **kw})
+
+
+@register_model
+def deepvit_small_patch16_224(pretrained: bool = False, **kw: Any) -> nn.Module:
+    """DeepViT-S: 16 blocks of width 396, the last 5 with re-attention, convolutional stem."""
+    return _build("deepvit_small_patch16_224", pretrained, **{**_SMALL, **kw})
+
+
+@register_model
+def deepvit_large_patch16_224(pretrained: bool = False, **kw: Any) -> nn.Module:
+    """DeepViT-L: 32 blocks of width 408, which is the size that the paper states."""
+    return _build("deepvit_large_patch16_224", pretrained, **{**_LARGE, "embed_dim": 408, **kw})
+
+
+@register_model
+def deepvit_large_420_patch16_224(pretrained: bool = False, **kw: Any) -> nn.Module:
+    """DeepViT-L of width 420, as the authors' code and weights have it."""
+    wide = {**_LARGE, "embed_dim": 420}
+    return _build("deepvit_large_420_patch16_224", pretrained, **{**wide, **kw})
+
+
+@register_model
+def deepvit_large_420_patch16_384(pretrained: bool = False, **kw: Any) -> nn.Module:
+    """DeepViT-L of width 420 for pictures of 384 pixels, 577 tokens."""
+    wide = {**_LARGE, "embed_dim": 420, "img_size": 384}
+    return _build("deepvit_large_420_patch16_384", pretrained, **{**wide, **kw})
