@@ -54,6 +54,8 @@ from foveal.config import (
     TrainConfig,
     to_dict,
 )
+from foveal.data.classification import read_classification
+from foveal.explanation import attention_collapse
 from foveal.models import count
 
 SEEDS = (0, 1, 2)
@@ -261,13 +263,13 @@ DENSE_SCORES = (
     "test/skeleton/ods",
     "test/skeleton/ois",
 )
-DEPTH_SCORES = (
-    "test/accuracy",
-    "val/accuracy",
+COLLAPSE = (
     "collapse/attention_similarity",
     "collapse/similar_blocks",
     "collapse/feature_similarity",
+    "collapse/effective_rank",
 )
+DEPTH_SCORES = ("test/accuracy", "last/accuracy", *COLLAPSE)
 THIN = ("Pole", "SignSymbol", "Fence")
 CAMVID_SCORES = ("test/miou", *(f"test/iou/{name}" for name in THIN), "test/pixel_accuracy")
 TABLES = {
@@ -387,19 +389,36 @@ def measure(config: TrainConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = foveal.train(dataclasses.replace(config, out=f"{folder}/run"))
         side = config.data.image_size or 224
-        counts = count(run.load(), (3, side, side))
+        model = run.load()
+        counts = count(model, (3, side, side))
+        more = collapse(model, config) if config.model == "deepvit" else {}
         with (run.path / "metrics.csv").open() as file:
             last = list(csv.DictReader(file))[-1]
     scores = {f"last/{k.removeprefix('val/')}": float(last[k]) for k in last if k in VALIDATED}
     return {
         "seed": config.seed,
-        "scores": {**run.metrics, **scores},
+        "scores": {**run.metrics, **scores, **more},
         "seconds": round(time.monotonic() - start, 1),
         "parameters": counts.parameters,
         "multiply_adds": counts.multiply_adds,
         "threads": config.threads,
         "torch": torch.__version__,
         "machine": platform.processor() or platform.machine(),
+    }
+
+
+def collapse(model: torch.nn.Module, config: TrainConfig) -> dict[str, float]:
+    """Return how alike successive blocks are on the first 200 test pictures."""
+    assert isinstance(config, ClassifyConfig)
+    pictures = read_classification(config.data.root, config.data.layout).splits["test"]
+    x = torch.stack([model.preprocess(pictures.load(i)) for i in range(200)])
+    found = attention_collapse(model, x.split(50))
+    return {
+        "collapse/attention_similarity": float(found.with_previous.mean()),
+        "collapse/similar_blocks": float(found.similar_blocks),
+        "collapse/feature_similarity": float(found.feature_similarity.diagonal(-1).mean()),
+        "collapse/effective_rank": float(found.effective_rank[-1]),
+        "collapse/head_diversity": float(found.head_diversity.mean()),
     }
 
 
@@ -495,7 +514,7 @@ def show(path: Path) -> str:
             own = [row for row in rows if row["variant"] == variant]
             seconds = statistics.mean(row["seconds"] for row in own)
             cells = [
-                spread([row["scores"][s] for row in own], s.endswith("nll"))
+                spread([row["scores"][s] for row in own], s.endswith("nll") or s in COLLAPSE)
                 if s in own[0]["scores"]
                 else "-"
                 for s in scores
@@ -508,9 +527,9 @@ def show(path: Path) -> str:
     return "\n".join(text).strip()
 
 
-def spread(values: list[float], nats: bool = False) -> str:
+def spread(values: list[float], plain: bool = False) -> str:
     """Return mean ± standard deviation, of fractions in per cent."""
-    scale, digits, unit = (1, 3, "") if nats else (100, 1, " %")
+    scale, digits, unit = (1, 3, "") if plain else (100, 1, " %")
     mean = f"{scale * statistics.mean(values):.{digits}f}"
     if len(values) == 1:
         return mean + unit
