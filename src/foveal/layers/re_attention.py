@@ -164,7 +164,9 @@ class ReAttention(nn.Module):
         for name in ("qkv", "attn_drop", "proj", "proj_drop", "q_norm", "k_norm"):
             if hasattr(old, name):
                 setattr(layer, name, getattr(old, name))
-        return layer.train(old.training)
+        for module in (layer, layer.reatten_matrix, layer.var_norm):
+            module.training = old.training
+        return layer
 
     def reset_parameters(self) -> None:
         """Draw theta and b anew, as ``theta_init`` says, and forget the number of tokens."""

@@ -27,6 +27,19 @@ def input_size_of(model: nn.Module) -> tuple[int, int, int]:
     return (_first_channels(model), height, width)
 
 
+def checked_size(model: nn.Module, size: tuple[int, int, int] | None) -> tuple[int, int, int]:
+    """Return (C, H, W) as given, or where None is given what the network is for.
+
+    Raises:
+        ValueError: it is given as something else.
+    """
+    if size is None:
+        return input_size_of(model)
+    if not isinstance(size, tuple | list) or [type(n) for n in size] != [int] * 3 or min(size) < 1:
+        raise ValueError(f"input_size must be (C, H, W) of at least 1 each, not {size!r}")
+    return (size[0], size[1], size[2])
+
+
 def check_input_size(model: nn.Module, size: int, in_chans: int | None = None) -> None:
     """Do nothing if the network takes square pictures of this size.
 

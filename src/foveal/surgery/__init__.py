@@ -9,14 +9,17 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from foveal.layers import create_layer
+from foveal.layers import LAYERS, create_layer
 from foveal.models.counting import Counts, count
-from foveal.models.input_size import input_size_of
+from foveal.models.input_size import checked_size
+from foveal.names import unknown
 from foveal.surgery.inserted import Inserted, holds_inserted, inserted_layers, layers_after
 from foveal.surgery.places import RULES, Place, Where, find_places
+from foveal.surgery.replaced import REATTENTION, replace_attention
 from foveal.surgery.report import InsertionReport, Latency
 
 __all__ = [
+    "REATTENTION",
     "RULES",
     "Inserted",
     "InsertionReport",
@@ -26,6 +29,7 @@ __all__ = [
     "holds_inserted",
     "insert",
     "inserted_layers",
+    "replace_attention",
 ]
 
 
@@ -46,7 +50,9 @@ def insert(
 
     Args:
         model: any timm, torchvision or other network of maps [B, C, H, W], on any device.
-        layer: a shape-preserving layer of :func:`foveal.layers.create_layer`.
+        layer: a shape-preserving layer of :func:`foveal.layers.create_layer`; or ``reattention``,
+            which takes the place of attention modules, see
+            :func:`foveal.surgery.replaced.replace_attention`.
         where: after which modules. A rule: ``blocks`` (every residual block's output), ``stages``
             (the last block of each stage) or ``expand`` (in each block after its widest
             convolution with norm and activation; in an inverted residual that is before the
@@ -78,8 +84,12 @@ def insert(
         ['layer3.0', 'layer3.1', 'layer4.0', 'layer4.1']
     """
     _check_network(model)
+    if layer == REATTENTION:
+        return replace_attention(
+            model, where=where, identity=identity, input_size=input_size, **layer_args
+        )
     _check_arguments(layer, identity, layer_args)
-    size = input_size_of(model) if input_size is None else _checked_size(input_size)
+    size = checked_size(model, input_size)
     places = tuple(find_places(model, where, size))
     before = count(model, size)
     layers = tuple(
@@ -141,6 +151,8 @@ def _check_arguments(layer: str, identity: bool, layer_args: dict[str, Any]) -> 
     for key in ("name", "channels", "device", "dtype"):
         if key in layer_args:
             raise TypeError(f"the layer's {key} cannot be given: the network decides it")
+    if layer not in LAYERS:
+        raise ValueError(unknown("layer", layer, (*LAYERS, REATTENTION)))
     create_layer(layer, 8, device="meta", **layer_args)
 
 
@@ -159,12 +171,6 @@ def _notes(
     if not twice:
         return ()
     return (f"there was a layer {layer} already after {', '.join(twice)}: now both act",)
-
-
-def _checked_size(size: tuple[int, int, int]) -> tuple[int, int, int]:
-    if not isinstance(size, tuple | list) or [type(n) for n in size] != [int] * 3 or min(size) < 1:
-        raise ValueError(f"input_size must be (C, H, W) of at least 1 each, not {size!r}")
-    return (size[0], size[1], size[2])
 
 
 def _count_with_layers(model: nn.Module, report: InsertionReport) -> Counts:

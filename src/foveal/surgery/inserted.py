@@ -144,8 +144,10 @@ def inserted_layers(model: nn.Module) -> dict[str, Inserted]:
 
 
 def holds_inserted(key: str) -> bool:
-    """Tell whether a state_dict key belongs to an inserted layer."""
-    return any(part == NAME or part.startswith(f"{NAME}_") for part in key.split("."))
+    """Tell whether a state_dict key belongs to an inserted layer, or to re-attention."""
+    return any(
+        part in (NAME, "reatten_matrix") or part.startswith(f"{NAME}_") for part in key.split(".")
+    )
 
 
 def _apply_child(key: str, host: nn.Module, args: Any, output: torch.Tensor) -> Any:

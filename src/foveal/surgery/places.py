@@ -56,7 +56,7 @@ class _Call:
 
 
 @dataclass(eq=False)
-class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """What a network does with one input: calls in the order in which they end, and joins."""
 
     calls: list[_Call] = field(default_factory=list)
@@ -82,7 +82,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     @classmethod
-    def of(cls, model: nn.Module, input_size: tuple[int, int, int]) -> "_Trace":
+    def of(cls, model: nn.Module, input_size: tuple[int, int, int]) -> "Trace":
         """Run the model on shapes alone and write down what happens.
 
         Raises:
@@ -156,11 +156,11 @@ def find_places(model: nn.Module, where: Where, input_size: tuple[int, int, int]
     if not isinstance(where, str) and not callable(where):
         kind = type(where).__name__
         raise TypeError(f"where must be a rule, a pattern or a function, not {kind}")
-    trace = _Trace.of(model, input_size)
+    trace = Trace.of(model, input_size)
     if isinstance(where, str) and where in RULES:
         names = RULES[where](model, _trace_for_rules(model, trace, input_size), where)
     else:
-        names = _matching(model, where)
+        names = matching(model, where)
     order = {call.name: i for i, call in enumerate(trace.calls)}
     names.sort(key=lambda name: order.get(name, -1))
     _check_not_nested(names)
@@ -168,22 +168,22 @@ def find_places(model: nn.Module, where: Where, input_size: tuple[int, int, int]
     return [_place(model, trace, larger, name) for name in names]
 
 
-def _trace_for_rules(model: nn.Module, trace: _Trace, input_size: tuple[int, int, int]) -> _Trace:
+def _trace_for_rules(model: nn.Module, trace: Trace, input_size: tuple[int, int, int]) -> Trace:
     """Return a trace at a size at which a gate is no map, where the network takes one."""
     channels, height, width = input_size
     if min(height, width) >= _LARGE:
         return trace
     try:
-        return _Trace.of(model, (channels, max(height, _LARGE), max(width, _LARGE)))
+        return Trace.of(model, (channels, max(height, _LARGE), max(width, _LARGE)))
     except ValueError:
         return trace
 
 
-def _trace_at_another_size(model: nn.Module, input_size: tuple[int, int, int]) -> _Trace | None:
+def _trace_at_another_size(model: nn.Module, input_size: tuple[int, int, int]) -> Trace | None:
     """Return a trace at another height and width; None if the network takes one size only."""
     channels, height, width = input_size
     try:
-        return _Trace.of(model, (channels, 2 * height, 3 * width))
+        return Trace.of(model, (channels, 2 * height, 3 * width))
     except ValueError:
         return None
 
@@ -201,7 +201,7 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 # Rules
 
 
-def _blocks(model: nn.Module, trace: _Trace, rule: str) -> list[str]:
+def _blocks(model: nn.Module, trace: Trace, rule: str) -> list[str]:
     """Return the residual blocks, or in a network without any the modules that concatenate.
 
     A residual block is a module that adds two maps and returns them, the outermost where there is
@@ -233,14 +233,14 @@ def _blocks(model: nn.Module, trace: _Trace, rule: str) -> list[str]:
 
 
 def _of_their_classes(
-    modules: dict[str, nn.Module], trace: _Trace, names: Iterable[str]
+    modules: dict[str, nn.Module], trace: Trace, names: Iterable[str]
 ) -> list[str]:
     """Return the modules that are run, return one tensor and are of the class of one of these."""
     kinds = {type(modules[name]) for name in names}
     return [name for name, m in modules.items() if type(m) in kinds and trace.shape(name)]
 
 
-def _stages(model: nn.Module, trace: _Trace, rule: str) -> list[str]:
+def _stages(model: nn.Module, trace: Trace, rule: str) -> list[str]:
     """Return the last block of each stage: of each run of blocks side by side of one shape.
 
     Where the module around those blocks returns more than its last block does, as in DenseNet, it
@@ -261,7 +261,7 @@ def _parent(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _returns_more(trace: _Trace, parent: str, last: str) -> bool:
+def _returns_more(trace: Trace, parent: str, last: str) -> bool:
     """Tell whether ``parent`` returns a map of the same size as ``last`` with other channels."""
     around, own = trace.shape(parent), trace.shape(last)
     if around is None or own is None or len(around) != 4:
@@ -269,7 +269,7 @@ def _returns_more(trace: _Trace, parent: str, last: str) -> bool:
     return around[2:] == own[2:] and around[1] != own[1]
 
 
-def _expand(model: nn.Module, trace: _Trace, rule: str) -> list[str]:
+def _expand(model: nn.Module, trace: Trace, rule: str) -> list[str]:
     """Return, in each residual block, the end of its widest convolution: its norm or activation.
 
     Of several equally wide ones the last depthwise, else the last: in an inverted residual that is
@@ -286,7 +286,7 @@ def _expand(model: nn.Module, trace: _Trace, rule: str) -> list[str]:
     return names
 
 
-def _widest(modules: dict[str, nn.Module], trace: _Trace, block: str) -> str | None:
+def _widest(modules: dict[str, nn.Module], trace: Trace, block: str) -> str | None:
     convolutions = _main_branch(trace, block, _convolutions(modules, trace, block))
     if not convolutions:
         return None
@@ -299,7 +299,7 @@ def _widest(modules: dict[str, nn.Module], trace: _Trace, block: str) -> str | N
     return end.name
 
 
-def _convolutions(modules: dict[str, nn.Module], trace: _Trace, block: str) -> list[_Call]:
+def _convolutions(modules: dict[str, nn.Module], trace: Trace, block: str) -> list[_Call]:
     return [
         call
         for call in trace.calls
@@ -310,7 +310,7 @@ def _convolutions(modules: dict[str, nn.Module], trace: _Trace, block: str) -> l
     ]
 
 
-def _main_branch(trace: _Trace, block: str, convolutions: list[_Call]) -> list[_Call]:
+def _main_branch(trace: Trace, block: str, convolutions: list[_Call]) -> list[_Call]:
     """Return those of a block's convolutions that are not in its shortcut.
 
     Branches begin with the modules that take the block's input. A convolution outside of these
@@ -332,7 +332,7 @@ def _main_branch(trace: _Trace, block: str, convolutions: list[_Call]) -> list[_
     return max(branches.values(), key=len)
 
 
-def _after(modules: dict[str, nn.Module], trace: _Trace, call: _Call) -> _Call | None:
+def _after(modules: dict[str, nn.Module], trace: Trace, call: _Call) -> _Call | None:
     """Return the call of the norm or activation that takes this call's output as it is."""
     position = trace.calls.index(call)
     for other in trace.calls[position + 1 :]:
@@ -353,7 +353,7 @@ def _inside(modules: dict[str, nn.Module], name: str) -> Iterator[nn.Module]:
     return (m for inner, m in modules.items() if f"{inner}.".startswith(f"{name}."))
 
 
-RULES: dict[str, Callable[[nn.Module, _Trace, str], list[str]]] = {
+RULES: dict[str, Callable[[nn.Module, Trace, str], list[str]]] = {
     "blocks": _blocks,
     "stages": _stages,
     "expand": _expand,
@@ -363,7 +363,12 @@ RULES: dict[str, Callable[[nn.Module, _Trace, str], list[str]]] = {
 # Patterns and checks
 
 
-def _matching(model: nn.Module, where: Where) -> list[str]:
+def matching(model: nn.Module, where: Where) -> list[str]:
+    """Return the names of the modules that a pattern or a function chooses.
+
+    Raises:
+        ValueError: there are none; the message has the nearest names.
+    """
     modules = dict(_modules(model))
     if callable(where):
         names = [name for name, module in modules.items() if where(name, module)]
@@ -401,7 +406,7 @@ def _check_not_nested(names: list[str]) -> None:
                 )
 
 
-def _place(model: nn.Module, trace: _Trace, larger: _Trace | None, name: str) -> Place:
+def _place(model: nn.Module, trace: Trace, larger: Trace | None, name: str) -> Place:
     calls = trace.by_module.get(name, [])
     kind = type(model.get_submodule(name)).__name__
     if not calls:

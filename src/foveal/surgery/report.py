@@ -3,17 +3,16 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from foveal.models.counting import Counts
 from foveal.surgery.inserted import Inserted, attach, bypassing
-from foveal.surgery.places import Place
 
 _ROUNDS = 15
 
@@ -42,7 +41,8 @@ class InsertionReport:
         where: the rule or pattern; of a function its name.
         identity: whether the layers start at identity.
         input_size: (C, H, W) at which maps and multiply-adds were counted.
-        places: the modules after which the layer now is, in the order in which they run.
+        places: the modules after which the layer now is, in the order in which they run; each has
+            a ``name``.
         layers: the inserted modules, one for each place.
         before: parameters and multiply-adds of the network as it was.
         after: the same with the inserted layers.
@@ -50,6 +50,7 @@ class InsertionReport:
     """
 
     after: Counts
+    relation = "after"
 
     def __init__(
         self,
@@ -60,8 +61,8 @@ class InsertionReport:
         where: str,
         identity: bool,
         input_size: tuple[int, int, int],
-        places: tuple[Place, ...],
-        layers: tuple[Inserted, ...],
+        places: tuple[Any, ...],
+        layers: tuple[nn.Module, ...],
         before: Counts,
         notes: tuple[str, ...] = (),
     ) -> None:
@@ -82,7 +83,15 @@ class InsertionReport:
         if self._takers_out:
             return
         for place, inserted in zip(self.places, self.layers, strict=True):
-            self._takers_out.append(attach(self._model, place.name, inserted))
+            self._takers_out.append(self._put_in(place.name, inserted))
+
+    def _put_in(self, name: str, layer: nn.Module) -> Callable[[], None]:
+        """Put a layer in at a place, and return what takes it out again."""
+        return attach(self._model, name, cast(Inserted, layer))
+
+    def _without_layers(self) -> AbstractContextManager[None]:
+        """Let the network run as it was."""
+        return bypassing(cast(tuple[Inserted, ...], self.layers))
 
     def undo(self) -> None:
         """Take the layers out: the network is what it was; nothing happens a second time."""
@@ -106,7 +115,7 @@ class InsertionReport:
         eager = torch.compiler.set_stance("force_eager")  # bypassing is not for a compiled graph
         with _evaluating(self._model), torch.no_grad(), eager:
             for _ in range(_ROUNDS + 1):
-                with bypassing(self.layers):
+                with self._without_layers():
                     before.append(_milliseconds(self._model, x))
                 after.append(_milliseconds(self._model, x))
         device = str(weight.device)
@@ -121,20 +130,24 @@ class InsertionReport:
         arguments = "".join(f", {key}={value!r}" for key, value in self.layer_args.items())
         start = ", starting at identity" if self.identity else ""
         head = (
-            f"{self.layer}{arguments} after {len(self.places)} module"
+            f"{self.layer}{arguments} {self.relation} {len(self.places)} module"
             f"{'s' if len(self.places) > 1 else ''} of "
             f"{type(self._model).__name__} (where: {self.where}){start}"
         )
-        rows: list[tuple[str, ...]] = [("after", "channels", "map", "parameters")]
-        for place, layer in zip(self.places, self.layers, strict=True):
-            added = sum(p.numel() for p in layer.parameters())
-            size = f"{place.size[0]}x{place.size[1]}"
-            rows.append((place.name, f"{place.channels:,d}", size, f"{added:,d}"))
+        rows = self._rows()
         notes = ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
         return "\n".join([head, "", *_columns(rows), "", *_columns(self._costs()), *notes])
 
     def __repr__(self) -> str:
-        return f"InsertionReport({self.layer!r} after {len(self.places)} modules)"
+        return f"InsertionReport({self.layer!r} {self.relation} {len(self.places)} modules)"
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [(self.relation, "channels", "map", "parameters")]
+        for place, layer in zip(self.places, self.layers, strict=True):
+            added = sum(p.numel() for p in layer.parameters())
+            size = f"{place.size[0]}x{place.size[1]}"
+            rows.append((place.name, f"{place.channels:,d}", size, f"{added:,d}"))
+        return rows
 
     def _costs(self) -> list[tuple[str, ...]]:
         before, after = self.before, self.after

@@ -296,7 +296,9 @@ def build_model(config: TrainConfig, classes: Sequence[str]) -> nn.Module:
     model = create_model(config.model, pretrained=config.pretrained, **arguments)
     # A checkpoint is the plain network's, or of one that had the layers already.
     source = f"the checkpoint {config.checkpoint!r}"
-    loads_last = checkpoint is not None and any(map(holds_inserted, checkpoint))
+    loads_last = checkpoint is not None and any(
+        map(holds_inserted, checkpoint.keys() - model.state_dict().keys())
+    )
     if checkpoint is not None and not loads_last:
         load_weights(model, checkpoint, source)
     size = _input_size(config)

@@ -19,7 +19,7 @@ from timm.optim import get_optimizer_info, list_optimizers  # type: ignore[attr-
 
 from foveal.config import TrainConfig, task_of
 from foveal.names import unknown
-from foveal.surgery import inserted_layers
+from foveal.surgery import REATTENTION, inserted_layers
 from foveal.tasks import make_setup
 from foveal.tasks.checkpointing import LAST, AtomicCheckpointIO, RunInterrupted, SaveRun
 from foveal.tasks.hardware import environment, trainer_arguments
@@ -158,8 +158,16 @@ class _Training:
         print(self.setup.describe(), flush=True)
         if layers := inserted_layers(self.setup.model):
             new = sum(p.numel() for layer in layers.values() for p in layer.parameters())
-            kinds = ", ".join(f"{i.layer} (where: {i.where})" for i in self.config.insert)
+            kinds = ", ".join(
+                f"{i.layer} (where: {i.where})"
+                for i in self.config.insert
+                if i.layer != REATTENTION
+            )
             print(f"inserted: {len(layers)} layers, {new:,d} new parameters: {kinds}", flush=True)
+        for insertion in self.config.insert:
+            if insertion.layer == REATTENTION:
+                where = f"(where: {insertion.where})"
+                print(f"re-attention in place of attention {where}", flush=True)
         left_out = self.setup.left_out
         if left_out:
             path = self.folder / "skipped.txt"
