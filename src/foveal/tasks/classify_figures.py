@@ -10,8 +10,10 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 from torch import Tensor
 
-from foveal.explanation import Gates, coordinate_gates
+from foveal.explanation import Gates, attention_collapse, coordinate_gates
+from foveal.layers import has_attention_maps
 from foveal.metrics import ClassificationScores, MultiLabelScores
+from foveal.tasks.collapse_figure import draw_collapse
 from foveal.tasks.confusion_figure import MOST_CLASSES_DRAWN, draw_confusion
 from foveal.tasks.reliability_figure import draw_reliability
 from foveal.tasks.report import BAD, GOOD, INK, Figure, save_figure, short
@@ -20,7 +22,7 @@ from foveal.tasks.soft_labels_figure import draw_soft_labels
 if TYPE_CHECKING:
     from foveal.tasks.classify import ClassifySetup, ClassifyTask
 
-PREDICTIONS_DRAWN, MISTAKES_DRAWN, GATES_DRAWN = 24, 16, 4
+PREDICTIONS_DRAWN, MISTAKES_DRAWN, GATES_DRAWN, COLLAPSE_MEASURED = 24, 16, 4, 32
 
 
 def draw(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> list[Figure]:
@@ -61,8 +63,10 @@ def draw(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> list[Fig
         ]
     elif isinstance(scores, MultiLabelScores):
         figures.append(_multi_label_grid(scores, setup, folder))
-    gates = _gates(task, setup, folder)
-    return figures + ([gates] if gates is not None else [])
+    for figure in (_gates(task, setup, folder), _collapse(task, setup, folder)):
+        if figure is not None:
+            figures.append(figure)
+    return figures
 
 
 def _spread(size: int, most: int) -> Tensor:
@@ -146,6 +150,19 @@ def _gates(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> Figure
         "over channels, bright where more passes; the curves are the mean gates along the height "
         "(left) and the width (top). Every map and curve is drawn over its own range.",
     )
+
+
+def _collapse(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> Figure | None:
+    """Draw how alike the blocks of a vision transformer are; None for other networks."""
+    model = task.evaluated_model
+    if sum(map(has_attention_maps, model.modules())) < 2:
+        return None
+    parameter = next(model.parameters())
+    indices = _spread(setup.size("test"), COLLAPSE_MEASURED)
+    pictures = [setup.preprocess(_picture(setup, index)) for index in indices.tolist()]
+    x = torch.stack(pictures).to(parameter.device, parameter.dtype)
+    batches = torch.split(x, 4)
+    return draw_collapse(attention_collapse(model, batches), folder)
 
 
 def gate_canvas(x: Tensor, gates: Sequence[Gates], setup: "ClassifySetup") -> Canvas:
