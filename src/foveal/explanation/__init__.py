@@ -1,5 +1,5 @@
 """Pictures and numbers that show what a network looks at."""
 
-from foveal.explanation.gates import Gates, coordinate_gates
+from foveal.explanation.gates import GATE_KINDS, Gates, coordinate_gates, gate_arrays, read_gates
 
-__all__ = ["Gates", "coordinate_gates"]
+__all__ = ["GATE_KINDS", "Gates", "coordinate_gates", "gate_arrays", "read_gates"]
