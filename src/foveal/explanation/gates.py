@@ -154,7 +154,7 @@ def gate_arrays(gates: Sequence[Gates]) -> dict[str, NDArray[np.float32]]:
         >>> {name: array.shape for name, array in gate_arrays(gates).items()}
         {'/map': (2, 5, 7), '/parts/channels': (2, 8)}
     """
-    arrays = {}
+    arrays: dict[str, NDArray[np.float32]] = {}
     runs: Counter[str] = Counter()
     for one in gates:
         runs[one.layer] += 1
