@@ -1,5 +1,20 @@
 """Pictures and numbers that show what a network looks at."""
 
-from foveal.explanation.gates import GATE_KINDS, Gates, coordinate_gates, gate_arrays, read_gates
+from foveal.explanation.gates import (
+    GATE_KINDS,
+    Gates,
+    coordinate_gates,
+    gate_arrays,
+    read_gates,
+)
+from foveal.explanation.gradient_confusion import GradientConfusion, gradient_confusion
 
-__all__ = ["GATE_KINDS", "Gates", "coordinate_gates", "gate_arrays", "read_gates"]
+__all__ = [
+    "GATE_KINDS",
+    "Gates",
+    "GradientConfusion",
+    "coordinate_gates",
+    "gate_arrays",
+    "gradient_confusion",
+    "read_gates",
+]
