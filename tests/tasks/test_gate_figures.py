@@ -151,10 +151,18 @@ def test_names_that_matplotlib_would_read_as_mathematics(tmp_path):
     gate_canvas([np.zeros((8, 8, 3), np.float32)], [[gates]]).savefig(tmp_path / "a.png")
 
 
+def test_gates_and_theta_that_are_no_numbers(tmp_path):
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), CoordinateAttention(8), Deep(2, 8))
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, float("nan"))
+    figures = draw_gates(network, Preprocess(image_size=18), noise(1), tmp_path)
+    assert [figure.path.name for figure in figures] == ["gates.png", "theta.png"]
+
+
 class Deep(nn.Module):
-    def __init__(self, layers):
+    def __init__(self, layers, channels=3):
         super().__init__()
-        self.patch = nn.Conv2d(3, 12, 8, 8)
+        self.patch = nn.Conv2d(channels, 12, 8, 8)
         self.blocks = nn.ModuleList(ReAttention(12, 3) for _ in range(layers))
 
     def forward(self, x):

@@ -176,7 +176,9 @@ def draw_over(axes: Axes, picture: FloatArray, values: Tensor) -> None:
 
 def _range(low: float, high: float) -> str:
     """Return two numbers with as many digits as tell them apart."""
-    digits = 2 if high <= low else min(max(2, 1 - math.floor(math.log10(high - low))), 6)
+    digits = 2  # also where there is no range, or no number
+    if high > low:
+        digits = min(max(digits, 1 - math.floor(math.log10(high - low))), 6)
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
