@@ -19,6 +19,7 @@ from fixture_adapters.core import (
     Renamed,
     Tensors,
     Tolerance,
+    check_arguments,
     compare,
     compare_gradients,
 )
@@ -43,16 +44,8 @@ EMBEDDING = Tolerance(
     "one input of a ReLU is within rounding of 0, so that right gradients differ by per cents",
     gradients_l2=0.05,
 )
-# What the authors' attention is told of, and what it is here.
-_ATTENTION = {
-    "num_heads": 8,
-    "qkv_bias": False,
-    "qk_scale": None,
-    "attn_drop": 0.0,
-    "proj_drop": 0.0,
-    "apply_transform": False,
-    "transform_scale": False,
-}
+# What the authors' attention takes, and their defaults. Dropout is off in the stored passes.
+_ATTENTION = {"num_heads": 8, "qk_scale": None, "transform_scale": False}
 
 
 def _filled(module: nn.Module, state: Tensors, tokens: int) -> nn.Module:
@@ -62,28 +55,39 @@ def _filled(module: nn.Module, state: Tensors, tokens: int) -> nn.Module:
     return module
 
 
+def _mixes(args: Args, state: Tensors, prefix: str) -> bool:
+    """Return whether an attention mixes its maps: its weights tell, and must not contradict."""
+    mixes = f"{prefix}reatten_matrix.weight" in state
+    check_arguments(args, {"apply_transform": mixes})
+    return mixes
+
+
 def _attention(tokens: int, args: Args, state: Tensors) -> Renamed:
     known = {name: args.get(name, default) for name, default in _ATTENTION.items()}
-    return _filled(ReAttention(args["dim"], **known), state, tokens), {}
+    layer = ReAttention(
+        args["dim"],
+        qkv_bias="qkv.bias" in state,
+        apply_transform=_mixes(args, state, ""),
+        **known,
+    )
+    return _filled(layer, state, tokens), {}
 
 
 def _block(tokens: int, args: Args, state: Tensors) -> Renamed:
-    mixes = bool(args.get("re_atten", False) and args.get("apply_transform", False))
+    re_atten = args.get("re_atten", "attn.reatten_matrix.weight" in state)
+    mixes = _mixes(args if re_atten else {}, state, "attn.")
     block = DeepBlock(
         args["dim"],
         args["num_heads"],
         mlp_ratio=args.get("mlp_ratio", 4.0),
-        qkv_bias=args.get("qkv_bias", False),
+        qkv_bias="attn.qkv.bias" in state,
         norm_layer=partial(LayerNorm, eps=args.get("norm_eps", 1e-5)),
         # Plain attention of the authors' blocks ignores it.
-        adjustment=args.get("scale_adjustment", 1.0) if args.get("re_atten", False) else 1.0,
+        adjustment=args.get("scale_adjustment", 1.0) if re_atten else 1.0,
         re_attention={"transform_scale": args.get("transform_scale", False)},
         mixing=(0,) if mixes else (),
+        qk_scale=args.get("qk_scale"),
     )
-    if args.get("qk_scale") is not None:
-        scaled: Any = block.attn
-        scaled.scale = args["qk_scale"]
-        scaled.fused_attn = False  # timm's fused kernel has the usual scale
     return _filled(block, state, tokens), {}
 
 
@@ -95,14 +99,28 @@ def _embedding(args: Args, state: Tensors) -> Renamed:
 
 
 def _network(args: Args, state: Tensors) -> Renamed:
-    mixes = args.get("re_atten", True)
+    re_atten = args.get("re_atten", True)
+    size = args.get("img_size", 224)
     network = official_deepvit.build(
         state,
-        adjustment=args.get("scale_adjustment", 1.0) if mixes else 1.0,
+        adjustment=args.get("scale_adjustment", 1.0) if re_atten else 1.0,
         transform_scale=args.get("transform_scale", False),
-        num_heads=args["num_heads"],
+        qk_scale=args.get("qk_scale"),
+        num_heads=args.get("num_heads", 12),
+        img_size=tuple(size) if isinstance(size, list) else (size, size),
         norm_eps=args.get("norm_eps", 1e-5),
     )
+    blocks: Any = network.get_submodule("blocks")
+    read = {
+        "apply_transform": [isinstance(block.attn, ReAttention) for block in blocks],
+        "use_cnn_embed": "patch_embed.conv1.weight" in state,
+        "patch_size": network.get_submodule("patch_embed").patch_size[0],  # type: ignore[index]
+        "embed_dim": network.embed_dim,
+        "num_classes": network.num_classes,
+    }
+    check_arguments(args if re_atten else {**args, "apply_transform": [False] * len(blocks)}, read)
+    if len(args.get("depth", blocks)) != len(blocks):
+        raise ValueError("the weights do not follow depth")
     return network, {}
 
 

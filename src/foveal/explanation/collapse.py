@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.explanation.state import keeping_state
 from foveal.layers import has_attention_maps, reading_attention_maps
 
 _Key = TypeVar("_Key")
@@ -117,25 +118,20 @@ def attention_collapse(
     if at_once < 1:
         raise ValueError(f"at_once must be at least 1 picture, not {at_once}")
     sums, pictures = _Sums(window, threshold), 0
-    was_training = [module for module in model.modules() if module.training]
     first = 0 if class_token else _prefix_tokens(model)
-    try:
-        model.eval()
-        # A compiled network would run without the hooks.
-        with (
-            torch.compiler.set_stance("force_eager"),
-            reading_attention_maps(model, sums.add_maps),
-            _reading_blocks(model, lambda name, x: sums.add_features(name, x[:, first:])),
-        ):
-            for batch in batches:
-                _check_batch(batch)
-                for some in torch.split(batch, at_once):
-                    sums.begin()
-                    model(some)
-                pictures += len(batch)
-    finally:
-        for module in was_training:
-            module.training = True
+    # A compiled network would run without the hooks.
+    with (
+        keeping_state(model, training=False),
+        torch.compiler.set_stance("force_eager"),
+        reading_attention_maps(model, sums.add_maps),
+        _reading_blocks(model, lambda name, x: sums.add_features(name, x[:, first:])),
+    ):
+        for batch in batches:
+            _check_batch(batch)
+            for some in torch.split(batch, at_once):
+                sums.begin()
+                model(some)
+            pictures += len(batch)
     if pictures == 0:
         raise ValueError("attention collapse is measured on pictures, and there are none")
     layers = [*sums.head_diversity.totals]

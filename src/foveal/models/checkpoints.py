@@ -1,6 +1,8 @@
 """Weights from files, read without running any code in them and loaded without leaving any out."""
 
 import argparse
+import logging
+import math
 import pickle
 import re
 from collections.abc import Iterable, Mapping
@@ -12,7 +14,11 @@ import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_file
+from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+
+_logger = logging.getLogger(__name__)
 
 # What training scripts put beside the weights and torch's restricted reader does not know.
 _NUMPY_TYPES = ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")
@@ -162,6 +168,9 @@ def with_counters(
 def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
     """Load ``state`` into the network, all of it and nothing else.
 
+    The position embeddings of timm's vision transformers, foveal's DeepViT among them, are
+    resampled where the network is for pictures of another size, and this is logged.
+
     Args:
         network: changed in place.
         state: the weights.
@@ -170,6 +179,7 @@ def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], source: 
     Raises:
         ValueError: keys or shapes differ; the message lists which.
     """
+    state = _resampled(network, state)
     misfit = compare(network.state_dict(), state)
     if not misfit:
         network.load_state_dict(state)
@@ -182,6 +192,26 @@ def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], source: 
             f" build it with num_classes={given}"
         )
     raise ValueError(f"{source} does not fit {type(network).__name__}: {misfit}")
+
+
+def _resampled(network: nn.Module, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """Return the weights with the position embeddings of a square of patches made to fit."""
+    if not isinstance(network, VisionTransformer):
+        return state
+    vit: Any = network
+    ours, theirs = vit.pos_embed, state.get("pos_embed")
+    if ours is None or theirs is None or theirs.ndim != 3 or theirs.shape == ours.shape:
+        return state
+    prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    side = math.isqrt(max(theirs.shape[1] - prefix, 0))
+    if theirs.shape[2] != ours.shape[2] or side < 1 or side**2 != theirs.shape[1] - prefix:
+        return state
+    grid = vit.patch_embed.grid_size
+    _logger.warning(
+        "position embeddings are resampled from %d x %d to %d x %d patches", side, side, *grid
+    )
+    resampled = resample_abs_pos_embed(theirs, grid, (side, side), prefix)
+    return {**state, "pos_embed": resampled}
 
 
 def _classes(network: nn.Module, misfit: Misfit) -> tuple[int, int] | None:

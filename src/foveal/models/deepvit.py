@@ -19,6 +19,7 @@ from torch import nn
 
 from foveal.layers import ReAttention
 from foveal.layers.re_attention import Norm, ThetaInit
+from foveal.models.levels import check_out_indices
 from foveal.models.options import check_whole
 from foveal.names import unknown
 
@@ -78,6 +79,7 @@ class DeepBlock(vit.Block):
         adjustment: a.
         re_attention: arguments of :meth:`ReAttention.replacing`.
         mixing: indices of the blocks that re-attend; the others keep plain attention.
+        qk_scale: factor on Q K^T; None is (C / H) ** -0.5.
         depth: index of this block, as timm gives it.
         **kw: of timm's block.
     """
@@ -88,13 +90,17 @@ class DeepBlock(vit.Block):
         adjustment: float = 1.0,
         re_attention: Mapping[str, Any],
         mixing: Collection[int],
+        qk_scale: float | None = None,
         depth: int = 0,
         **kw: Any,
     ) -> None:
         super().__init__(*args, depth=depth, **kw)
         self.adjustment = adjustment
+        own: Any = self
+        if qk_scale is not None:
+            own.attn.scale = qk_scale
+            own.attn.fused_attn = False  # timm's call of the fused kernel has the usual scale
         if depth in mixing:
-            own: Any = self
             own.attn = ReAttention.replacing(own.attn, **re_attention)
 
     def forward(
@@ -111,72 +117,26 @@ class DeepBlock(vit.Block):
         return x
 
 
-class ConvPatchEmbed(patches.PatchEmbed):
-    """Patches of a map that two convolutions made of the picture, at half its size.
-
-    A 7 x 7 convolution of stride 2 and a 3 x 3 one, each with 64 channels, BatchNorm and ReLU, then
-    patches of half the side. Keys: ``conv1``, ``bn1``, ``conv2``, ``bn2``, ``proj``.
-
-    Args:
-        img_size: of the picture, pixels.
-        patch_size: of a patch of the picture, pixels, even.
-        in_chans: C of the picture.
-        embed_dim: width of the tokens.
-        device: where the parameters are made.
-        dtype: type of the parameters.
-        **kw: of timm's ``PatchEmbed``.
-
-    Shape:
-        input [B, C, H, W]; output [B, N, embed_dim], or a grid as timm's ``output_fmt`` says.
-
-    Raises:
-        ValueError: an odd ``patch_size``.
-    """
-
-    def __init__(
-        self,
-        img_size: Any = 224,
-        patch_size: Any = 16,
-        in_chans: int = 3,
-        embed_dim: int = 768,
-        *,
-        device: Any = None,
-        dtype: Any = None,
-        **kw: Any,
-    ) -> None:
-        made = {"device": device, "dtype": dtype}
-        super().__init__(img_size, patch_size, _STEM_CHANNELS, embed_dim, **kw, **made)
-        if any(side % 2 for side in self.patch_size):
-            raise ValueError(f"the convolutional stem needs an even patch_size, not {patch_size}")
-        half = tuple(side // 2 for side in self.patch_size)
-        bias = kw.get("bias", True)
-        self.conv1 = nn.Conv2d(in_chans, _STEM_CHANNELS, 7, stride=2, padding=3, bias=False, **made)
-        self.bn1 = nn.BatchNorm2d(_STEM_CHANNELS, **made)
-        self.conv2 = nn.Conv2d(_STEM_CHANNELS, _STEM_CHANNELS, 3, padding=1, bias=False, **made)
-        self.bn2 = nn.BatchNorm2d(_STEM_CHANNELS, **made)
-        self.proj = nn.Conv2d(_STEM_CHANNELS, embed_dim, half, stride=half, bias=bias, **made)
-
-    def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
-        """Change the pictures' size.
-
-        Raises:
-            ValueError: another patch size, for which the stem's patches cannot be resampled.
-        """
-        if patch_size is not None and patches.to_2tuple(patch_size) != self.patch_size:
-            raise ValueError(f"the patch_size of the convolutional stem stays {self.patch_size}")
-        super().set_input_size(img_size)
+class SizedPatchEmbed(patches.PatchEmbed):
+    """timm's patch embedding, which says what pictures it would take."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the patches."""
-        x = self._fitted(x)
-        x = self.bn1(self.conv1(x)).relu()
-        x = self.proj(self.bn2(self.conv2(x)).relu())
+        """Return the patches of pictures [B, C, H, W]: [B, N, D], or a grid [B, h, w, D].
+
+        Raises:
+            ValueError: the network does not take pictures of this size.
+        """
+        x = self.proj(self.stem(self._fitted(x)))
         if self.flatten:
             x = x.flatten(2).transpose(1, 2)
         elif self.output_fmt != patches.Format.NCHW:
             x = patches.nchw_to(x, self.output_fmt)
         y: torch.Tensor = self.norm(x)
         return y
+
+    def stem(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the map that is cut into patches: here the picture itself."""
+        return x
 
     def _fitted(self, x: torch.Tensor) -> torch.Tensor:
         """Return the picture, padded to whole patches where the network is for any size.
@@ -199,6 +159,87 @@ class ConvPatchEmbed(patches.PatchEmbed):
             check_patches(name, side, patch)
         return x
 
+    def _init_img_size(self, img_size: Any) -> Any:
+        sides = patches.to_2tuple(img_size)
+        for name, side, patch in zip(("height", "width"), sides, self.patch_size, strict=True):
+            check_patches(name, side, patch)
+        return super()._init_img_size(img_size)
+
+
+class ConvPatchEmbed(SizedPatchEmbed):
+    """Patches of a map that two convolutions made of the picture, at half its size.
+
+    A 7 x 7 convolution of stride 2 and a 3 x 3 one, each with 64 channels, BatchNorm and ReLU, then
+    patches of half the side. Keys: ``conv1``, ``bn1``, ``conv2``, ``bn2``, ``proj``.
+
+    Args:
+        img_size: of the picture, pixels.
+        patch_size: of a patch of the picture, pixels, even.
+        in_chans: C of the picture.
+        embed_dim: width of the tokens.
+        device: where the parameters are made.
+        dtype: type of the parameters.
+        **kw: of timm's ``PatchEmbed``.
+
+    Shape:
+        input [B, C, H, W]; output [B, N, embed_dim], or a grid as timm's ``output_fmt`` says.
+
+    Raises:
+        ValueError: an odd ``patch_size``; an ``img_size`` that is not one of whole patches.
+    """
+
+    def __init__(
+        self,
+        img_size: Any = 224,
+        patch_size: Any = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        **kw: Any,
+    ) -> None:
+        made = {"device": device, "dtype": dtype}
+        half = _half(patch_size)
+        super().__init__(img_size, patch_size, _STEM_CHANNELS, embed_dim, **kw, **made)
+        bias = kw.get("bias", True)
+        self.conv1 = nn.Conv2d(in_chans, _STEM_CHANNELS, 7, stride=2, padding=3, bias=False, **made)
+        self.bn1 = nn.BatchNorm2d(_STEM_CHANNELS, **made)
+        self.conv2 = nn.Conv2d(_STEM_CHANNELS, _STEM_CHANNELS, 3, padding=1, bias=False, **made)
+        self.bn2 = nn.BatchNorm2d(_STEM_CHANNELS, **made)
+        self.proj = nn.Conv2d(_STEM_CHANNELS, embed_dim, half, stride=half, bias=bias, **made)
+
+    def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
+        """Change the pictures' size.
+
+        Raises:
+            ValueError: another patch size, for which the stem's patches cannot be resampled.
+        """
+        if patch_size is not None and patches.to_2tuple(patch_size) != self.patch_size:
+            raise ValueError(f"the patch_size of the convolutional stem stays {self.patch_size}")
+        super().set_input_size(img_size)
+
+    def stem(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the map of the two convolutions, [B, 64, H / 2, W / 2]."""
+        x = self.bn1(self.conv1(x)).relu()
+        return self.bn2(self.conv2(x)).relu()  # type: ignore[no-any-return]
+
+
+def _half(patch_size: Any) -> tuple[int, int]:
+    """Return half the sides of a patch.
+
+    Raises:
+        ValueError: a side is odd; the message names the nearest that are not.
+    """
+    height, width = patches.to_2tuple(patch_size)
+    for side in (height, width):
+        if side % 2:
+            near = f"{side - 1} and {side + 1} are" if side > 1 else "2 is"
+            raise ValueError(
+                f"the convolutional stem needs an even patch_size, as {near}, not {side}"
+            )
+    return height // 2, width // 2
+
 
 def check_patches(name: str, side: int, patch: int) -> None:
     """Do nothing if a side of a picture is one of whole patches.
@@ -214,7 +255,26 @@ def check_patches(name: str, side: int, patch: int) -> None:
         )
 
 
-_STEMS: dict[str, Any] = {"patch": patches.PatchEmbed, "conv": ConvPatchEmbed}
+_STEMS: dict[str, Any] = {"patch": SizedPatchEmbed, "conv": ConvPatchEmbed}
+
+
+class DeepViT(vit.VisionTransformer):
+    """timm's vision transformer of :class:`DeepBlock`, built by :func:`deepvit`."""
+
+    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
+        """Draw the weights as timm does; theta as :class:`foveal.layers.ReAttention` says."""
+        super().init_weights(mode, needs_reset)
+        if mode or self.weight_init_mode:  # other draws than timm's usual include convolutions
+            for block in self.blocks:
+                if isinstance(block.attn, ReAttention):
+                    block.attn.reset_parameters()
+
+    def _pos_embed(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] == 0:  # timm's view of an empty batch has no definite shape
+            one: torch.Tensor = super()._pos_embed(x.new_zeros((1, *x.shape[1:])))
+            return one[:0]
+        placed: torch.Tensor = super()._pos_embed(x)
+        return placed
 
 
 def deepvit(
@@ -229,6 +289,7 @@ def deepvit(
     stem: Stem = "patch",
     re_attention: int | Sequence[int] | None = None,
     adjustment: float = 1.0,
+    qk_scale: float | None = None,
     transform_scale: bool = False,
     norm: Norm = "batch",
     theta_init: ThetaInit = "conv",
@@ -251,6 +312,7 @@ def deepvit(
         re_attention: how many blocks, the last ones, have re-attention, or the indices of these;
             None is all, 0 a plain vision transformer.
         adjustment: a, the authors' residual adjustment; 0.5 doubles every branch.
+        qk_scale: factor on Q K^T; None is (C / H) ** -0.5.
         transform_scale: as of :class:`foveal.layers.ReAttention`.
         norm: likewise.
         theta_init: likewise.
@@ -274,6 +336,7 @@ def deepvit(
         stem=stem,
         re_attention=re_attention,
         adjustment=adjustment,
+        qk_scale=qk_scale,
         transform_scale=transform_scale,
         norm=norm,
         theta_init=theta_init,
@@ -298,6 +361,7 @@ def _build(
     stem: str = "patch",
     re_attention: int | Sequence[int] | None = None,
     adjustment: float = 1.0,
+    qk_scale: float | None = None,
     transform_scale: bool = False,
     norm: Norm = "batch",
     theta_init: ThetaInit = "conv",
@@ -313,6 +377,9 @@ def _build(
     for name, side, patch in zip(("height", "width"), sides, patch_sides, strict=True):
         check_whole(f"the picture's {name}", side)
         check_patches(name, side, patch)
+    check_whole("depth", depth)
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1, not {depth}")
     mixing = _mixing(re_attention, depth)
     if not adjustment > 0:
         raise ValueError(f"adjustment must be more than 0, not {adjustment!r}")
@@ -322,13 +389,22 @@ def _build(
         "theta_init": theta_init,
         "save_memory": save_memory,
     }
-    block = partial(DeepBlock, adjustment=adjustment, re_attention=layer_args, mixing=mixing)
+    block = partial(
+        DeepBlock,
+        adjustment=adjustment,
+        re_attention=layer_args,
+        mixing=mixing,
+        qk_scale=qk_scale,
+    )
+    # As many maps as timm's vision transformers return.
+    out_indices = kw.pop("out_indices", min(3, depth))
+    check_out_indices(out_indices, depth)
     network: nn.Module = build_model_with_cfg(
-        vit.VisionTransformer,
+        DeepViT,
         variant,
         pretrained,
         pretrained_filter_fn=vit.checkpoint_filter_fn,
-        feature_cfg={"out_indices": kw.pop("out_indices", 3), "feature_cls": "getter"},
+        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
         img_size=img_size,
         patch_size=patch_size,
         embed_dim=embed_dim,

@@ -4,7 +4,8 @@ The keys are foveal's; only the number of tokens that the running means are for 
 and is read from the position embedding. Width, depth, heads, which blocks have re-attention, the
 embedding of patches and the size of pictures are read from keys and shapes. Two settings leave no
 trace: the residual adjustment and the scale of re-attention. Those of the authors' networks are
-known by their sizes; for others they are hints.
+known by their sizes; for others they are hints. Two more are the same in all of them: LayerNorm's
+eps and the usual factor on Q K^T.
 """
 
 import math
@@ -26,8 +27,13 @@ State = Mapping[str, torch.Tensor]
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _MIXING = re.compile(r"blocks\.(\d+)\.attn\.reatten_matrix\.")
-# (width, convolutional stem) of the authors' networks -> (adjustment, transform_scale).
-_KNOWN = {(384, False): (1.0, False), (396, True): (0.5, True), (420, True): (0.5, False)}
+# (width, blocks, how many of the last re-attend, convolutional stem) of the authors' networks ->
+# (adjustment, transform_scale).
+_KNOWN = {
+    **{(384, depth, depth, False): (1.0, False) for depth in (16, 24, 32)},
+    (396, 16, 5, True): (0.5, True),
+    (420, 32, 12, True): (0.5, False),
+}
 
 
 def recognise(state: State) -> bool:
@@ -45,6 +51,7 @@ def build(
     *,
     adjustment: float | None = None,
     transform_scale: bool | None = None,
+    qk_scale: float | None = None,
     num_heads: int | None = None,
     img_size: tuple[int, int] | None = None,
     norm_eps: float = 1e-6,
@@ -53,8 +60,10 @@ def build(
 
     Args:
         state: the authors' state_dict.
-        adjustment: their ``scale_adjustment``. Networks of the widths 384, 396 and 420 have theirs.
+        adjustment: their ``scale_adjustment``; not needed for the authors' own networks, which
+            width, blocks and stem tell.
         transform_scale: theirs; likewise.
+        qk_scale: theirs; None is (C / H) ** -0.5, which all published networks have.
         num_heads: heads of a network without re-attention, 12 unless said otherwise; elsewhere it
             is read.
         img_size: (H, W) of the pictures, where they are not square.
@@ -73,6 +82,7 @@ def build(
         "qkv_bias": any(key.endswith(".attn.qkv.bias") for key in state),
         "norm_layer": partial(LayerNorm, eps=norm_eps),
         "num_classes": int(any(key.startswith("head.") for key in state)),
+        "qk_scale": qk_scale,
     }
     counted = dict(state)
     tokens = state["pos_embed"].shape[1] if state["pos_embed"].ndim == 3 else 0
@@ -85,7 +95,7 @@ def build(
         **structure
         | _sizes(state, img_size)
         | {"num_heads": _heads(state, mixing, num_heads)}
-        | _settings(state, mixing, adjustment, transform_scale)
+        | _settings(state, mixing, structure["depth"], adjustment, transform_scale)
     )
     load_renamed(network, counted, {}, "DeepViT")
     return network
@@ -126,20 +136,26 @@ def _heads(state: State, mixing: list[int], hint: int | None) -> int:
 
 
 def _settings(
-    state: State, mixing: list[int], adjustment: float | None, transform_scale: bool | None
+    state: State,
+    mixing: list[int],
+    depth: int,
+    adjustment: float | None,
+    transform_scale: bool | None,
 ) -> dict[str, Any]:
     """Return what leaves no trace in the weights."""
     width, conv = state["cls_token"].shape[2], "patch_embed.conv1.weight" in state
-    known = _KNOWN.get((width, conv))
-    given = {"adjustment": adjustment, "transform_scale": transform_scale}
+    last = mixing == [*range(depth - len(mixing), depth)]
+    known = _KNOWN.get((width, depth, len(mixing), conv)) if last else None
     if transform_scale is None and not mixing:
-        given["transform_scale"] = False  # nothing to scale
+        transform_scale = False  # nothing to scale
+    given = {"adjustment": adjustment, "transform_scale": transform_scale}
     for position, (name, value) in enumerate(given.items()):
         if value is None and known is None:
             raise ValueError(
-                f"the weights of a DeepViT of width {width} do not tell its {name}: give it as a "
-                "hint (the authors' DeepViT-S has adjustment=0.5, transform_scale=True, their "
-                "plain networks adjustment=1, transform_scale=False)"
+                f"the weights of a DeepViT of width {width} and {depth} blocks, of which "
+                f"{len(mixing)} re-attend, do not tell its {name}: give it as a hint (the authors' "
+                "DeepViT-S has adjustment=0.5 and transform_scale=True, their DeepViT-L 0.5 and "
+                "False, their plain embeddings 1 and False)"
             )
         if value is None:
             assert known is not None
