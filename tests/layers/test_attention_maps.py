@@ -78,7 +78,8 @@ def test_a_mask_is_in_the_maps(kind):
     x, mask = torch.randn(2, 5, 16), torch.rand(5, 5) > 0.4
     mask.fill_diagonal_(True)
     maps = attention_maps(attention, x, attn_mask=mask)
-    assert (maps[:, :, ~mask] == 0).all() and (maps[:, :, mask] > 0).all()
+    assert (maps[:, :, ~mask] == 0).all()
+    assert (maps[:, :, mask] > 0).all()
     below = attention_maps(attention, x, is_causal=True)
     assert torch.equal(below, below.tril())
     torch.testing.assert_close(below.sum(3), torch.ones(2, 2, 5))

@@ -86,7 +86,7 @@ def _queries_and_keys(attention: Any, x: torch.Tensor) -> tuple[torch.Tensor, to
     """Return queries and keys of one of timm's attentions, [B, H, N, d] each."""
 
     def heads(tokens: torch.Tensor, number: int) -> torch.Tensor:
-        return tokens.view(*tokens.shape[:2], number, -1).transpose(1, 2)
+        return tokens.view(*tokens.shape[:2], number, tokens.shape[2] // number).transpose(1, 2)
 
     number = attention.num_heads
     if attention.qkv is None:
