@@ -105,6 +105,8 @@ def replace_attention(
     for key in layer_args:
         if key not in _ARGUMENTS:
             raise TypeError(unknown(f"{REATTENTION} argument", key, _ARGUMENTS))
+        if key != "norm" and not isinstance(layer_args[key], bool):
+            raise TypeError(f"{key} must be True or False, not {layer_args[key]!r}")
     given = {"norm": "none"} | layer_args if identity else layer_args
     size = checked_size(model, input_size)
     names = _attention_modules(model, where)
