@@ -95,6 +95,14 @@ def test_equals_the_formula_in_float64(mode, scaled, save_memory):
         assert layer.var_norm.num_batches_tracked == 1
 
 
+def test_rows_at_a_time_are_those_of_the_whole_map():
+    layer, x = make(tokens=300).double().eval(), sequence(2, 300, DIM, dtype=torch.float64)
+    y = formula(layer, x, "eval")[0]
+    with torch.no_grad():
+        np.testing.assert_allclose(layer(x).numpy(), y, atol=1e-11)
+    np.testing.assert_allclose(layer(x).detach().numpy(), y, atol=1e-11)
+
+
 @pytest.mark.parametrize("scale", [None, 0.3])
 def test_without_the_transform_it_is_plain_attention(scale):
     layer = make(apply_transform=False, qk_scale=scale).double()
@@ -231,7 +239,7 @@ def test_saving_memory_keeps_no_map_and_in_evaluation_makes_none_whole():
         assert (max(kept) >= HEADS * n * n) is not save_memory
         with torch.no_grad(), LargestTensor() as largest:
             layer.eval()(x)
-        assert (largest.numel >= HEADS * n * n) is not save_memory
+        assert largest.numel < HEADS * n * n  # on a CPU it never is
     for a, b in zip(results[False][:3], results[True][:3], strict=True):
         assert deviation(a, b) < 1e-5
     for key, value in results[False][3].items():  # and the statistics took one step, not two
