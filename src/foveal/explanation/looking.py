@@ -284,12 +284,13 @@ class _Trace:
     _grids: _Grids = field(default_factory=_Grids)
     _pooled: Any = None
     _calls: int = 0
-    _calls_to_last_map: int = 0
+    _calls_to_map: int = 0
+    _tokens_after_map: int = 0
 
     @property
     def goes_on_without_maps(self) -> bool:
-        """Whether more of the network is after its last map than before it."""
-        return self._calls > 2 * self._calls_to_last_map
+        """Whether more modules return tokens after the last map than run before it."""
+        return self._tokens_after_map > self._calls_to_map
 
     def hook(self, name: str) -> Any:
         """Return what notes the output of a module."""
@@ -306,6 +307,7 @@ class _Trace:
 
     def _note_tokens(self, name: str, output: Tensor) -> None:
         self._tokens.add((output.shape[1], output.shape[2]))
+        self._tokens_after_map += 1
         of_patches = self._grids.tokens and output.shape[1] >= prod(self._grids.grid or (0, 0))
         if of_patches:
             self.candidates.append(name)
@@ -331,4 +333,4 @@ class _Trace:
         if output is not self._pooled and (channels * height if last else height * width) > 1:
             self.maps.append(name)
             self.first_norm = ""
-            self._calls_to_last_map = self._calls
+            self._calls_to_map, self._tokens_after_map = self._calls, 0

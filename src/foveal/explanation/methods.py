@@ -40,6 +40,7 @@ def explain(
         TypeError: an option that the method does not have.
 
     Example:
+        >>> import torch
         >>> trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
         >>> network = nn.Sequential(trunk, nn.Flatten(), nn.Linear(4, 5))
         >>> explanation, _ = explain(network, torch.rand(2, 3, 10, 12), "gradcam", target=3)
