@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 
 from foveal.tasks.confusion_figure import draw_confusion
-from foveal.tasks.segment_figures import draw_class_bars, mistakes
+from foveal.tasks.segment_figures import draw_class_bars, middle_window, mistakes
 
 COUNTS = torch.tensor([[90, 10, 0, 0], [5, 15, 0, 3], [0, 0, 0, 0]])
 
@@ -40,3 +40,10 @@ def test_confusion_in_counts_and_in_per_cent(tmp_path):
     shares = draw_confusion(COUNTS[:, :3], ("ground", "po$e", "c"), tmp_path, shares=True)
     assert "per cent" in shares.caption
     assert shares.path.read_bytes() != first
+
+
+def test_the_middle_window_of_a_picture():
+    picture = Image.fromarray(np.arange(7 * 4, dtype=np.uint8).reshape(4, 7))
+    assert np.asarray(middle_window(picture, 3)).tolist() == [[2, 3, 4], [9, 10, 11], [16, 17, 18]]
+    assert middle_window(picture, 5).size == (5, 4)
+    assert middle_window(picture, 0).size == (7, 4)

@@ -31,8 +31,7 @@ def attention_similarity(maps: Sequence[torch.Tensor]) -> torch.Tensor:
         1.0
     """
     _check(maps, 1)
-    cosines = [F.cosine_similarity(before, after, dim=2).mean() for before, after in pairwise(maps)]
-    return torch.stack(cosines).mean()
+    return _mean_cosine(maps, dim=2)
 
 
 def released_attention_similarity(maps: Sequence[torch.Tensor], pairs: int) -> torch.Tensor:
@@ -60,7 +59,13 @@ def released_attention_similarity(maps: Sequence[torch.Tensor], pairs: int) -> t
         raise ValueError(f"pairs must be at least 1, not {pairs}")
     maps = maps[: pairs + 1]
     _check(maps, pairs)
-    cosines = [F.cosine_similarity(before, after, dim=1).mean() for before, after in pairwise(maps)]
+    return _mean_cosine(maps, dim=1)
+
+
+def _mean_cosine(maps: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    # Squares of entries near 1 / N are nothing in float16.
+    exact = [m.to(torch.promote_types(m.dtype, torch.float32)) for m in maps]
+    cosines = [F.cosine_similarity(a, b, dim=dim).mean() for a, b in pairwise(exact)]
     return torch.stack(cosines).mean()
 
 

@@ -148,14 +148,7 @@ def find_places(model: nn.Module, where: Where, input_size: tuple[int, int, int]
         ValueError: nothing matches, matches are nested, or an output is not one map [B, C, H, W].
         TypeError: ``where`` is neither text nor a function.
     """
-    if isinstance(where, type):
-        raise TypeError(
-            f"where must be a rule, a pattern or a function, not a class: for all modules of one, "
-            f"write lambda name, module: isinstance(module, {where.__name__})"
-        )
-    if not isinstance(where, str) and not callable(where):
-        kind = type(where).__name__
-        raise TypeError(f"where must be a rule, a pattern or a function, not {kind}")
+    check_where(where)
     trace = Trace.of(model, input_size)
     if isinstance(where, str) and where in RULES:
         names = RULES[where](model, _trace_for_rules(model, trace, input_size), where)
@@ -361,6 +354,18 @@ RULES: dict[str, Callable[[nn.Module, Trace, str], list[str]]] = {
 
 
 # Patterns and checks
+
+
+def check_where(where: Where) -> None:
+    """Raise TypeError unless ``where`` is text or a function."""
+    if isinstance(where, type):
+        raise TypeError(
+            f"where must be a rule, a pattern or a function, not a class: for all modules of one, "
+            f"write lambda name, module: isinstance(module, {where.__name__})"
+        )
+    if not isinstance(where, str) and not callable(where):
+        kind = type(where).__name__
+        raise TypeError(f"where must be a rule, a pattern or a function, not {kind}")
 
 
 def matching(model: nn.Module, where: Where) -> list[str]:

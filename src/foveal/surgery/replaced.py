@@ -13,7 +13,7 @@ from foveal.layers.re_attention import ThetaInit
 from foveal.models.counting import count
 from foveal.models.input_size import checked_size
 from foveal.names import nearest, unknown
-from foveal.surgery.places import RULES, Trace, Where, matching
+from foveal.surgery.places import RULES, Trace, Where, check_where, matching
 from foveal.surgery.report import InsertionReport
 
 REATTENTION = "reattention"
@@ -43,8 +43,13 @@ class ReplacementReport(InsertionReport):
 
     def _put_in(self, name: str, layer: nn.Module) -> Callable[[], None]:
         old = self._model.get_submodule(name)
-        self._model.set_submodule(name, layer)
-        return lambda: self._model.set_submodule(name, old)
+        self._set(name, layer)
+        return lambda: self._set(name, old)
+
+    def _set(self, name: str, module: nn.Module) -> None:
+        """Put a module at a place, in the mode of the one there: they share all but that."""
+        module.training = self._model.get_submodule(name).training
+        self._model.set_submodule(name, module)
 
     @contextmanager
     def _without_layers(self) -> Iterator[None]:
@@ -91,10 +96,12 @@ def replace_attention(
     Raises:
         ValueError: no match, a match that is no such attention, a value that the layer refuses, or
             a network that does not run at ``input_size``.
-        TypeError: an argument that the layer does not have.
+        TypeError: an argument that the layer does not have, or ``where`` is neither text nor a
+            function.
     """
     if not isinstance(identity, bool):
         raise TypeError(f"identity must be True or False, not {identity!r}")
+    check_where(where)
     for key in layer_args:
         if key not in _ARGUMENTS:
             raise TypeError(unknown(f"{REATTENTION} argument", key, _ARGUMENTS))
@@ -145,6 +152,8 @@ def _attention_modules(model: nn.Module, where: Where) -> list[str]:
                 f"where='blocks': {kind} has no attention that re-attention can replace, timm's "
                 f"Attention{seen}"
             )
+        for name in known:
+            _check_parts(name, model.get_submodule(name))
         return known
     if where in RULES:
         raise ValueError(
@@ -164,10 +173,15 @@ def _attention_modules(model: nn.Module, where: Where) -> list[str]:
                 f"{name!r} ({type(module).__name__}) is no attention that re-attention can "
                 f"replace, timm's Attention{hint}"
             )
-        for part in ("gate", "norm"):
-            if not isinstance(getattr(module, part, None), nn.Identity | None):
-                raise ValueError(f"{name!r} has a {part}, which re-attention does not have")
+        _check_parts(name, module)
     return names
+
+
+def _check_parts(name: str, attention: nn.Module) -> None:
+    """Raise ValueError if an attention has parts that would be lost."""
+    for part in ("gate", "norm"):
+        if not isinstance(getattr(attention, part, None), nn.Identity | None):
+            raise ValueError(f"{name!r} has a {part}, which re-attention does not have")
 
 
 def _places(

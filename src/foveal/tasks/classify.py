@@ -28,7 +28,7 @@ from foveal.data.parts import StoredPictures, with_targets
 from foveal.data.pictures import printable
 from foveal.data.sampling import TrainingBatches
 from foveal.data.transforms import Preprocess, TrainTransform
-from foveal.layers import reading_attention_maps
+from foveal.layers import has_attention_maps, reading_attention_maps
 from foveal.losses import (
     attention_similarity,
     create_loss,
@@ -58,6 +58,10 @@ class ClassifyTask(Task):
         preprocess: what made the network's input, for the range in which an attack moves.
         batches: sampler of the training batches; None where nothing is trained.
         loader: loader of those batches.
+
+    Raises:
+        ValueError: ``attention_similarity`` for a network that has too little attention, or a loss
+            that cannot be.
     """
 
     config: ClassifyConfig
@@ -74,6 +78,8 @@ class ClassifyTask(Task):
         batches: TrainingBatches | None = None,
         loader: DataLoader[Batch] | None = None,
     ) -> None:
+        if config.attention_similarity:
+            _check_attention(config, model)
         balanced = config.class_weights == "balanced"
         if config.multi_label:
             weight = _positive_weights(targets) if balanced else None
@@ -149,6 +155,18 @@ class ClassifyTask(Task):
         if self.attacked_scores is not None:
             scores["accuracy_fgsm"] = self.attacked_scores.compute()["accuracy"]
         return scores
+
+
+def _check_attention(config: ClassifyConfig, model: nn.Module) -> None:
+    """Raise ValueError unless a network has attention whose maps can be compared."""
+    needed = (config.attention_similarity_pairs or 1) + 1
+    found = sum(map(has_attention_maps, model.modules()))
+    if found < needed:
+        raise ValueError(
+            f"attention_similarity compares the attention maps of {needed} blocks, and those of "
+            f"{found} can be read in {type(model).__name__}: of timm's Attention, and of modules "
+            "with a method attention_maps(x)"
+        )
 
 
 def _mixing(config: ClassifyConfig, num_classes: int) -> v2.Transform | None:

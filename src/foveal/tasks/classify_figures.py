@@ -4,25 +4,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 from torch import Tensor
 
-from foveal.explanation import Gates, attention_collapse, coordinate_gates
+from foveal.explanation import attention_collapse
 from foveal.layers import has_attention_maps
 from foveal.metrics import ClassificationScores, MultiLabelScores
 from foveal.tasks.collapse_figure import draw_collapse
 from foveal.tasks.confusion_figure import MOST_CLASSES_DRAWN, draw_confusion
+from foveal.tasks.gate_figures import GATE_PICTURES, draw_gates
 from foveal.tasks.reliability_figure import draw_reliability
-from foveal.tasks.report import BAD, GOOD, INK, Figure, save_figure, short
+from foveal.tasks.report import BAD, GOOD, Figure, save_figure, short
 from foveal.tasks.soft_labels_figure import draw_soft_labels
 
 if TYPE_CHECKING:
     from foveal.tasks.classify import ClassifySetup, ClassifyTask
 
-PREDICTIONS_DRAWN, MISTAKES_DRAWN, GATES_DRAWN, COLLAPSE_MEASURED = 24, 16, 4, 32
+PREDICTIONS_DRAWN, MISTAKES_DRAWN, COLLAPSE_MEASURED = 24, 16, 32
 
 
 def draw(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> list[Figure]:
@@ -63,10 +63,11 @@ def draw(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> list[Fig
         ]
     elif isinstance(scores, MultiLabelScores):
         figures.append(_multi_label_grid(scores, setup, folder))
-    for figure in (_gates(task, setup, folder), _collapse(task, setup, folder)):
-        if figure is not None:
-            figures.append(figure)
-    return figures
+    shown = _spread(setup.size("test"), GATE_PICTURES)
+    pictures = [_picture(setup, index) for index in shown.tolist()]
+    figures += draw_gates(task.evaluated_model, setup.preprocess, pictures, folder)
+    collapse = _collapse(task, setup, folder)
+    return figures if collapse is None else [*figures, collapse]
 
 
 def _spread(size: int, most: int) -> Tensor:
@@ -130,28 +131,6 @@ def _names(classes: Sequence[str], present: Tensor) -> str:
     return ", ".join(names[:3]) + (" …" if len(names) > 3 else "") if names else "none"
 
 
-def _gates(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> Figure | None:
-    """Draw the gates of up to four coordinate attention layers over some test pictures."""
-    indices = _spread(setup.size("test"), GATES_DRAWN).tolist()
-    pictures = [_picture(setup, index) for index in indices]
-    model = task.evaluated_model.eval()
-    parameter = next(model.parameters())
-    x = torch.stack([setup.preprocess(picture) for picture in pictures])
-    gates = coordinate_gates(model, x.to(parameter.device, parameter.dtype))
-    gates = [g for g in gates if min(g.map.shape[1:]) > 1]
-    if not gates:
-        return None
-    chosen = [gates[i] for i in _spread(len(gates), 4).tolist()]
-    return save_figure(
-        gate_canvas(x, chosen, setup),
-        folder / "gates.png",
-        "What coordinate attention lets through",
-        "For each picture (row) and layer (column): the product of row gate and column gate, mean "
-        "over channels, bright where more passes; the curves are the mean gates along the height "
-        "(left) and the width (top). Every map and curve is drawn over its own range.",
-    )
-
-
 def _collapse(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> Figure | None:
     """Draw how alike the blocks of a vision transformer are; None for other networks."""
     model = task.evaluated_model
@@ -163,30 +142,3 @@ def _collapse(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> Fig
     x = torch.stack(pictures).to(parameter.device, parameter.dtype)
     batches = torch.split(x, 4)
     return draw_collapse(attention_collapse(model, batches), folder)
-
-
-def gate_canvas(x: Tensor, gates: Sequence[Gates], setup: "ClassifySetup") -> Canvas:
-    """Return pictures beside their gates, a column per layer."""
-    canvas = Canvas(figsize=(2.0 * (len(gates) + 1), 2.1 * len(x)), layout="constrained")
-    cells = canvas.subplots(len(x), len(gates) + 1, squeeze=False)
-    for row, sample in enumerate(x):
-        picture = setup.preprocess.picture(sample).permute(1, 2, 0).numpy()
-        cells[row, 0].imshow(picture, cmap="gray")
-        for column, gate in enumerate(gates, start=1):
-            axes = cells[row, column]
-            height, width = gate.map.shape[1:]
-            axes.imshow(gate.map[row].numpy(), cmap="magma", extent=(0, width, height, 0))
-            top = axes.inset_axes((0, 1.02, 1, 0.18))
-            top.plot(np.arange(width) + 0.5, gate.columns[row].numpy(), color=INK, linewidth=1)
-            top.set_xlim(0, width)
-            side = axes.inset_axes((-0.2, 0, 0.18, 1))
-            side.plot(-gate.rows[row].numpy(), np.arange(height) + 0.5, color=INK, linewidth=1)
-            side.set_ylim(height, 0)
-            for inset in (top, side):
-                inset.axis("off")
-            if row == 0:
-                top.set_title(f"{gate.layer}\n{height} by {width}", fontsize=8)
-    for axes in cells.flatten():
-        axes.set_xticks([])
-        axes.set_yticks([])
-    return canvas

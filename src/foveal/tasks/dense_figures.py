@@ -19,6 +19,7 @@ from foveal.metrics.boundaries import BoundaryScores
 from foveal.metrics.saliency_curves import BETA_SQUARED, f_measure
 from foveal.models.dfi import DFI
 from foveal.tasks.dense import DenseSetup, DenseTask, maps_of
+from foveal.tasks.gate_figures import draw_table, level_names, scale_names
 from foveal.tasks.report import ACCENT, BAD, INK, Figure, save_figure
 
 PICTURES_DRAWN, PICTURES_AVERAGED = 8, 64
@@ -233,21 +234,12 @@ def draw_selections(
         chosen = largest(weights.flatten(0, 1), selected).view_as(weights) > 0
         tables = ((weights, max(largest_mean, 1e-6)), (chosen.float(), 1.0))
         for axes, (values, top) in zip(cells[:, column], tables, strict=True):
-            table = values.mean(0).numpy()
-            axes.imshow(table, cmap="Blues", vmin=0, vmax=top, aspect="auto")
-            for place, value in np.ndenumerate(table):
-                color = "white" if value > 0.6 * top else INK
-                style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
-                axes.text(place[1], place[0], f"{value:.2f}", color=color, **style)
-            axes.tick_params(labelsize=8, length=0)
-            axes.spines[:].set_visible(False)
+            draw_table(axes, values.mean(0).numpy(), top)
         cells[0, column].set_title(task, fontsize=10, color=INK)
-        names = [f"{number}\n1/{stride}" for number, stride in enumerate(strides, start=1)]
-        cells[1, column].set_xticks(range(levels), [*names, "pyramid"])
+        cells[1, column].set_xticks(range(levels), level_names(levels, strides))
         cells[1, column].set_xlabel("level", fontsize=9)
     for axes, what in zip(cells[:, 0], ("mean weight", "how often selected"), strict=True):
-        sizes = [f"{number}, 1/{strides[number - 1]}" for number in range(1, scales + 1)]
-        axes.set_yticks(range(scales), sizes)
+        axes.set_yticks(range(scales), scale_names(scales, strides))
         axes.set_ylabel(f"{what}\n\nscale", fontsize=9)
     caption = (
         f"Which of the backbone's levels (columns) each task uses on each scale (rows), over "

@@ -15,6 +15,7 @@ from foveal.data.label_pictures import legend, overlay
 from foveal.data.masks import IGNORED, LabelMap
 from foveal.metrics import class_iou, overlap
 from foveal.tasks.confusion_figure import MOST_CLASSES_DRAWN, draw_confusion
+from foveal.tasks.gate_figures import GATE_PICTURES, draw_gates
 from foveal.tasks.report import ACCENT, BAD, INK, Figure, save_figure, short
 from foveal.tasks.segment import SegmentSetup, SegmentTask, label_maps
 from foveal.tasks.soft_labels_figure import draw_soft_labels
@@ -36,7 +37,11 @@ def draw(task: SegmentTask, setup: SegmentSetup, folder: Path) -> list[Figure]:
     soft_labels = getattr(task.loss.main, "soft_labels", None)
     if isinstance(soft_labels, Tensor):
         figures.append(draw_soft_labels(soft_labels, setup.classes, folder))
-    return figures
+    chosen = np.linspace(0, setup.size("test") - 1, min(setup.size("test"), GATE_PICTURES)).round()
+    pictures = (setup.splits["test"].load(int(index))[0] for index in chosen)
+    # What the network sees at a time.
+    seen = (middle_window(picture, task.window) for picture in pictures)
+    return figures + draw_gates(task.evaluated_model, setup.preprocess, seen, folder)
 
 
 def _pictures(task: SegmentTask, setup: SegmentSetup, folder: Path) -> Figure:
@@ -84,6 +89,15 @@ def _predicted(
     x = (setup.preprocess(image).to(parameter.device, parameter.dtype) for image in images)
     maps = label_maps(model, x, task.config, task.window)
     return [torch.where(m < 0, IGNORED, m).to(torch.uint8).cpu().numpy() for m in maps]
+
+
+def middle_window(image: Image.Image, side: int) -> Image.Image:
+    """Return the middle of a picture, at most ``side`` x ``side`` pixels; 0: all of it."""
+    if not side:
+        return image
+    width, height = min(side, image.width), min(side, image.height)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def mistakes(truth: LabelMap, labels: LabelMap) -> NDArray[np.uint8]:
