@@ -164,7 +164,7 @@ def _check_attention(config: ClassifyConfig, model: nn.Module) -> None:
     if found < needed:
         raise ValueError(
             f"attention_similarity compares the attention maps of {needed} blocks, and those of "
-            f"{found} can be read in {type(model).__name__}: of timm's Attention, and of modules "
+            f"{found} can be read in {type(model).__name__}: of timm's attentions, and of modules "
             "with a method attention_maps(x)"
         )
 
