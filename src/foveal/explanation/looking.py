@@ -85,7 +85,7 @@ def look(model: nn.Module, x: Tensor, layer: str, *, gradients: bool = False) ->
         raise ValueError(unknown("layer", layer, [name for name in modules if name]))
     outputs: list[Any] = []
     last: list[nn.Module] = []
-    grids = _Grids()
+    grids = PatchGrid()
 
     def keep(module: nn.Module, args: Any, output: Any) -> Any:
         outputs[:] = [output]
@@ -257,8 +257,16 @@ def _check_output(model: nn.Module, layer: str, found: Look, pictures: int) -> N
 
 
 @dataclass
-class _Grids:
-    """A hook that notes the size of the last convolution's map before the first tokens."""
+class PatchGrid:
+    """A forward hook for all modules, which finds out of what map tokens [B, N, C] were made.
+
+    It is the map of the last convolution before the first tokens; tokens of its places are the last
+    h w of all. So pictures of any size and all kinds of patch embeddings are known.
+
+    Attributes:
+        grid: (h, w) of that map, if there is one.
+        tokens: whether tokens have been seen.
+    """
 
     grid: tuple[int, int] | None = None
     tokens: bool = False
@@ -281,7 +289,7 @@ class _Trace:
     candidates: list[str] = field(default_factory=list)
     first_norm: str = ""  # of the last block, if nothing after it is a map
     _tokens: set[tuple[int, int]] = field(default_factory=set)
-    _grids: _Grids = field(default_factory=_Grids)
+    _grids: PatchGrid = field(default_factory=PatchGrid)
     _pooled: Any = None
     _calls: int = 0
     _calls_to_map: int = 0

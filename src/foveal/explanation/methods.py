@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from foveal.explanation.attention_rollout import last_attention, rollout
 from foveal.explanation.class_activation import ACTIVATION_METHODS, activation_maps
 from foveal.explanation.explanation import Explanation, explanations
 from foveal.explanation.scores import Region, Targets
@@ -89,5 +90,7 @@ def _class_activation(
 
 # Name → (model, x, target, **options) -> explanations, picture by picture.
 METHODS: dict[str, Callable[..., list[Explanation]]] = {
-    name: partial(_class_activation, name) for name in ACTIVATION_METHODS
+    **{name: partial(_class_activation, name) for name in ACTIVATION_METHODS},
+    "attention": last_attention,
+    "rollout": rollout,
 }
