@@ -131,8 +131,8 @@ def _read(method: str, model: nn.Module, x: Tensor, target: Any, read: _Last) ->
             f"patches of the picture: {method} needs them"
         )
     rows = read.maps[:, :1] if _reads_class_token(model, first) else read.maps[:, first:]
-    maps = rows[:, :, first:].mean(1).unflatten(1, (height, width))
-    return explanations(method, read.layer, maps[:, None], (x.shape[2], x.shape[3]))
+    maps = rows[:, :, first:].mean(1).view(len(x), 1, height, width)
+    return explanations(method, read.layer, maps, (x.shape[2], x.shape[3]))
 
 
 def _reads_class_token(model: nn.Module, prefix: int) -> bool:

@@ -165,7 +165,7 @@ class _View:
         """
         logits, count = self.found.logits, self.targets.shape[1]
         for k in range(count):
-            with torch.inference_mode(False), torch.enable_grad():
+            with torch.enable_grad():
                 sums, numbers = target_scores(logits, self.targets[:, k], self.region)
                 total = sums.sum()
             gradient = None
@@ -284,6 +284,8 @@ class ActivationMaps:
     layer: str
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def activation_maps(
     model: nn.Module,
     x: Tensor,

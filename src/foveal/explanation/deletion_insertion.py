@@ -93,7 +93,7 @@ def deletion_insertion(
     if classes.shape[1] != 1:
         raise ValueError("deletion and insertion take one class for each picture, not several")
     pictures, pixels = len(x), x.shape[2] * x.shape[3]
-    order = maps.to(x.device).flatten(1).sort(1, descending=True, stable=True).indices
+    order = maps.to(x.device).flatten(1).sort(dim=1, descending=True, stable=True).indices
     places = torch.arange(pixels, device=x.device).expand(pictures, -1)
     rank = torch.empty_like(order).scatter_(1, order, places).view(pictures, 1, *x.shape[2:])
     numbers = torch.arange(steps + 1, device=x.device) * pixels // steps

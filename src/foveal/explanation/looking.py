@@ -83,6 +83,8 @@ def look(model: nn.Module, x: Tensor, layer: str, *, gradients: bool = False) ->
     modules = dict(model.named_modules())
     if layer not in modules or not layer:
         raise ValueError(unknown("layer", layer, [name for name in modules if name]))
+    if gradients:
+        _check_no_inference_tensors(model)
     outputs: list[Any] = []
     last: list[nn.Module] = []
     grids = PatchGrid()
@@ -108,8 +110,6 @@ def look(model: nn.Module, x: Tensor, layer: str, *, gradients: bool = False) ->
         if isinstance(module, _LINEAR):
             handles.append(module.register_forward_hook(note))
         handles.append(module.register_forward_hook(grids))
-    if gradients:
-        _check_no_inference_tensors(model)
     try:
         logits = run(model, x)
     finally:
@@ -159,7 +159,7 @@ def find_layer(model: nn.Module, x: Tensor) -> str:
             handle.remove()
     maps = trace.maps
     if logits.ndim == 4:
-        maps = [name for name in maps if name.startswith("backbone.")]
+        maps = [name for name in maps if name.partition(".")[0] == "backbone"]
     elif trace.first_norm:
         return trace.first_norm
     elif trace.goes_on_without_maps:
@@ -272,6 +272,7 @@ class PatchGrid:
     tokens: bool = False
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Look at a module's output."""
         if not isinstance(output, Tensor) or self.tokens:
             return
         if output.ndim == 4 and isinstance(module, nn.Conv2d):

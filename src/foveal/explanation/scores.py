@@ -37,10 +37,13 @@ def resolve_targets(logits: Tensor, targets: Targets) -> Tensor:
             raise ValueError(unknown("target", targets, ["all"]))
         targets = range(classes)
         return torch.tensor(targets, device=logits.device).expand(pictures, -1)
-    chosen = torch.as_tensor(targets if isinstance(targets, int | Tensor) else list(targets))
+    chosen = torch.as_tensor(list(targets) if isinstance(targets, range) else targets)
+    if isinstance(targets, list) and not targets:
+        chosen = chosen.long()  # torch takes it for floating point
     if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:
         raise ValueError(f"targets must be numbers of classes, not {chosen.dtype}")
-    chosen = chosen.to(logits.device, torch.int64)
+    # A copy, as what was made in inference mode is of no use for derivatives.
+    chosen = chosen.to(logits.device, torch.int64, copy=True)
     if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < classes:
         wrong = chosen[(chosen < 0) | (chosen >= classes)].flatten()[0]
         raise ValueError(
