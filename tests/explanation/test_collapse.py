@@ -259,6 +259,17 @@ def test_layers_of_other_shapes_are_not_compared():
     assert found.similar_blocks == 0
 
 
+def test_what_is_not_finite_is_missing():
+    torch.manual_seed(0)
+    network = VisionTransformer(**SMALL)
+    nn.init.constant_(network.blocks[1].mlp.fc2.bias, math.nan)
+    found = attention_collapse(network, [torch.randn(2, 3, 16, 16)])
+    missing = torch.tensor([[0, 0, 1], [0, 0, 1], [1, 1, 1]]).bool()
+    assert torch.equal(found.attention_similarity.isnan(), missing)
+    assert torch.equal(found.similar_share.isnan(), missing)
+    assert found.effective_rank.isnan().tolist() == [False, True, True]
+
+
 @pytest.mark.parametrize(
     "name", ["mobilevit_xxs", "crossvit_tiny_240", "csatv2", "pit_ti_224", "eva02_tiny_patch14_224"]
 )

@@ -22,6 +22,8 @@ OTHERWISE = {
     "mobilenext_050": 2.152,
     "mobilenext_035": 1.914,
     "mobilenext_100_se": 3.896,
+    "deepvit_16_patch16_224": 24.427,  # published 24.5
+    "deepvit_large_patch16_224": 55.636,  # published 55
 }
 
 

@@ -92,6 +92,50 @@ def test_mobilenext_imagenet_on_a_miniature(miniature_imagenet, tmp_path):
     assert network.drop_rate == 0.2
 
 
+@pytest.mark.parametrize(
+    ("name", "mixing", "similarity", "amp", "depth"),
+    [
+        ("deepvit_small_imagenet", (0.8, 1.0), (0.0, None), "no", 6),
+        ("deepvit_32_imagenet", (0.1, 0.0), (0.1, 12), "fp16", 13),  # 12 pairs of blocks
+    ],
+)
+def test_deepvit_recipes_on_a_miniature(
+    name, mixing, similarity, amp, depth, miniature_imagenet, tmp_path
+):
+    recipe = RECIPES[name]()
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adamw", 5e-4, 0.05)
+    assert (recipe.schedule, recipe.epochs, recipe.warmup_epochs) == ("cosine", 300, 5)
+    assert (recipe.data.batch_size, recipe.accumulate) == (32, 8)
+    augment = recipe.augment
+    assert (augment.randaugment, augment.color_jitter, augment.erasing) == (9, 0.4, 0.25)
+    assert (augment.mixup, augment.cutmix) == mixing
+    assert recipe.loss_args == {"label_smoothing": 0.1}
+    assert (recipe.attention_similarity, recipe.attention_similarity_pairs) == similarity
+    assert (recipe.ema, recipe.ema_decay, recipe.amp) == (True, 0.99996, amp)
+    assert recipe.model_args == {"drop_path_rate": 0.2}
+    assert not recipe.clip_grad
+    data = dataclasses.replace(
+        recipe.data, root=str(miniature_imagenet), image_size=32, batch_size=3, workers=0
+    )
+    # The network of the name, but narrower, of fewer blocks and for smaller pictures.
+    network = {**recipe.model_args, "img_size": 32, "embed_dim": 36, "depth": depth}
+    config = dataclasses.replace(
+        recipe,
+        data=data,
+        model_args=network,
+        accumulate=1,
+        max_steps=1,
+        amp="no",
+        device="cpu",
+        out=str(tmp_path / "run"),
+    )
+    run = foveal.train(config)
+    loaded = foveal.load(run)
+    assert loaded.head.out_features == 4
+    assert loaded.blocks[-1].drop_path1.drop_prob == pytest.approx(0.2)
+    assert 0 <= run.metrics["test/accuracy"] <= 1
+
+
 def test_the_demo_recipe_starts(tmp_path):
     demo = RECIPES["demo"]()
     assert demo.data.root is None

@@ -93,7 +93,12 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser.set_defaults(entries=[])
     add = parser.add_argument
     add("--model", required=True, metavar="NAME", help="network, as for foveal train")
-    add("--layer", required=True, metavar="NAME", help="coordinate, triplet, se, cbam, ...")
+    add(
+        "--layer",
+        required=True,
+        metavar="NAME",
+        help="coordinate, triplet, se, cbam, ..., reattention",
+    )
     add(
         "--where",
         required=True,

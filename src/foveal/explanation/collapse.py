@@ -200,7 +200,10 @@ class _Sums:
         for other, kept in self._with(self._maps, name, columns):
             cosine = (kept * columns).sum(2)  # [B, H, N]
             self.attention_similarity.add(frozenset((name, other)), cosine)
-            self.similar_share.add(frozenset((name, other)), cosine > self.threshold)
+            above = (cosine > self.threshold).to(cosine.dtype)
+            self.similar_share.add(
+                frozenset((name, other)), torch.where(cosine.isnan(), cosine, above)
+            )
         # The sum of all cosines between heads is the squared length of the heads' sum.
         heads = F.normalize(maps.flatten(2), dim=2)
         number = heads.shape[1]

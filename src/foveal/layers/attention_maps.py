@@ -114,7 +114,8 @@ def reading_attention_maps(
     """Call ``read(name, maps [B, H, N, N])`` whenever an attention module of the network runs.
 
     The maps are computed beside what the network computes, with gradient where that is on; nothing
-    in it changes. Its compiled form would run without this: see ``torch.compiler.set_stance``.
+    in it changes. Its compiled form would run without this: see ``torch.compiler.set_stance``. It
+    is not for gradient checkpointing, which runs blocks again when nothing reads them.
 
     Raises:
         ValueError: the network has no attention whose maps can be read.

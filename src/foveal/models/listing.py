@@ -59,6 +59,7 @@ def _row(name: str, published: bool) -> list[str]:
     ]
     if published:
         paper = PUBLISHED[name]
-        row += [f"{paper.parameters:g} M", f"{paper.multiply_adds:g} M", f"{paper.top1:.3f}"]
+        arithmetic = "" if paper.multiply_adds is None else f"{paper.multiply_adds:g} M"
+        row += [f"{paper.parameters:g} M", arithmetic, f"{paper.top1:.3f}"]
         row.append(paper.source)
     return row

@@ -12,13 +12,13 @@ class Published:
 
     Attributes:
         parameters: millions.
-        multiply_adds: millions, at 224 by 224.
+        multiply_adds: millions, at 224 by 224; None where the source has none.
         top1: ImageNet-1k top-1 accuracy, fraction in [0, 1].
         source: where it stands.
     """
 
     parameters: float
-    multiply_adds: float
+    multiply_adds: float | None
     top1: float
     source: str
 
@@ -26,6 +26,7 @@ class Published:
 _COORDINATE = "README of the official code of arXiv:2103.02907"
 _TRIPLET = "README of the official code of arXiv:2010.03045"
 _SANDGLASS = "arXiv:2007.02269 and its code's README"
+_DEEPVIT = "README of the official code of arXiv:2103.11886"
 
 PUBLISHED = {
     "mobilenetv2_100": Published(3.5, 300, 0.723, _COORDINATE),
@@ -42,4 +43,9 @@ PUBLISHED = {
     "mobilenext_140": Published(6.1, 590, 0.761, _SANDGLASS),
     "mobilenext_100_se": Published(3.89, 300, 0.747, _COORDINATE),
     "mobilenext_100_coordinate": Published(4.09, 330, 0.752, _COORDINATE),
+    # The accuracy is of networks without BatchNorm of the maps, which the code does not build.
+    "deepvit_16_patch16_224": Published(24.5, None, 0.7910, _DEEPVIT),
+    "deepvit_24_patch16_224": Published(36.3, None, 0.7999, _DEEPVIT),
+    "deepvit_32_patch16_224": Published(48.1, None, 0.8090, _DEEPVIT),
+    "deepvit_large_patch16_224": Published(55, None, 0.831, "arXiv:2103.11886, DeiT's recipe"),
 }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from foveal.config import TrainConfig
 from foveal.recipes.coordinate import coordinate_imagenet
+from foveal.recipes.deepvit import deepvit_32_imagenet, deepvit_small_imagenet
 from foveal.recipes.demo import demo
 from foveal.recipes.dense import dfi_joint, dfi_scenes, dfi_small
 from foveal.recipes.online_label_smoothing import ols_cifar100, ols_finegrained, ols_imagenet
@@ -26,6 +27,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "triplet_resnet50_imagenet": triplet_resnet50_imagenet,
     "triplet_mobilenetv2_imagenet": triplet_mobilenetv2_imagenet,
     "mobilenext_imagenet": mobilenext_imagenet,
+    "deepvit_small_imagenet": deepvit_small_imagenet,
+    "deepvit_32_imagenet": deepvit_32_imagenet,
     "ols_cifar100": ols_cifar100,
     "ols_finegrained": ols_finegrained,
     "ols_imagenet": ols_imagenet,

@@ -140,4 +140,4 @@ def _collapse(task: "ClassifyTask", setup: "ClassifySetup", folder: Path) -> Fig
     indices = _spread(setup.size("test"), COLLAPSE_MEASURED)
     pictures = [setup.preprocess(_picture(setup, index)) for index in indices.tolist()]
     x = torch.stack(pictures).to(parameter.device, parameter.dtype)
-    return draw_collapse(attention_collapse(model, [x]), folder)
+    return draw_collapse(attention_collapse(model, [x], at_once=1), folder)
