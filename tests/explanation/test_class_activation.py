@@ -303,6 +303,23 @@ def test_networks_for_segmentation_have_a_default_layer_in_their_backbone(name):
     assert min(found.maps.shape[2:]) > 1
 
 
+def test_a_network_of_several_tasks_is_explained_in_a_module_that_returns_one():
+    class Saliency(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return self.network(x)["saliency"]
+
+    dfi = foveal.create_model("dfi", backbone="mobilenetv2_050_coordinate", tasks=["saliency"])
+    x = torch.randn(1, 3, 64, 64)
+    with pytest.raises(ValueError, match="DFI returns a dict of saliency"):
+        activation_maps(dfi, x)
+    found = activation_maps(Saliency(dfi), x, 0)
+    assert found.layer.startswith("network.backbone.")
+
+
 def test_a_region_is_for_segmentation():
     x = torch.randn(1, 3, 8, 8)
     with pytest.raises(ValueError, match="a region is for segmentation"):

@@ -159,7 +159,7 @@ def find_layer(model: nn.Module, x: Tensor) -> str:
             handle.remove()
     maps = trace.maps
     if logits.ndim == 4:
-        maps = [name for name in maps if name.partition(".")[0] == "backbone"]
+        maps = [name for name in maps if "backbone" in name.split(".")]
     elif trace.first_norm:
         return trace.first_norm
     elif trace.goes_on_without_maps:
