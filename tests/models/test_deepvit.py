@@ -182,7 +182,7 @@ def test_other_sizes_keep_a_network_right_in_all_three_ways(tmp_path, caplog):
     kw = {**SMALL, "depth": 1, "re_attention": 1, "checkpoint_path": tmp_path / "net.pth"}
     with caplog.at_level(logging.WARNING, "foveal"):
         built = create_model("deepvit", **{**kw, "img_size": 96}).eval()  # 145 tokens
-    assert "position embeddings are resampled from 7 x 7 to 12 x 12 patches" in caplog.text
+    assert "position embeddings are resampled from 50 to 145 tokens" in caplog.text
     dynamic = create_model("deepvit", **{**kw, "img_size": 56}, dynamic_img_size=True).eval()
     net.set_input_size((96, 96))
     x = pictures(4, 96, 96)

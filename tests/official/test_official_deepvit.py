@@ -220,7 +220,8 @@ def state_of(**kw):
         ({"c": 396, "heads": 12}, {}, "do not tell its adjustment"),  # DeepViT-S has 16 blocks
         ({}, {**HINTS, "num_heads": 6}, "num_heads=6 contradicts the weights, which have 4"),
         ({"size": (16, 32)}, HINTS, r"for 8 patches, which is no square: give the hint img_size"),
-        ({"mixes": [False], "c": 26}, HINTS, "must be a multiple of num_heads=12"),
+        ({"mixes": [False]}, HINTS, "do not tell its heads: give the hint num_heads"),
+        ({"mixes": [False], "c": 26}, {**HINTS, "num_heads": 12}, "a multiple of num_heads=12"),
     ],
 )
 def test_what_the_weights_do_not_tell_must_be_given(kw, hints, message):

@@ -114,12 +114,19 @@ def reading_attention_maps(
     """Call ``read(name, maps [B, H, N, N])`` whenever an attention module of the network runs.
 
     The maps are computed beside what the network computes, with gradient where that is on; nothing
-    in it changes. Its compiled form would run without this: see ``torch.compiler.set_stance``. It
-    is not for gradient checkpointing, which runs blocks again when nothing reads them.
+    in it changes. Its compiled form would run without this: see ``torch.compiler.set_stance``.
 
     Raises:
-        ValueError: the network has no attention whose maps can be read.
+        ValueError: the network has no attention whose maps can be read, or it is to be trained with
+            gradient checkpointing, which runs blocks again when nothing reads them.
     """
+    if torch.is_grad_enabled() and any(
+        getattr(module, "grad_checkpointing", False) for module in model.modules()
+    ):
+        raise ValueError(
+            "attention maps cannot be read in training with gradient checkpointing: call the "
+            "network's set_grad_checkpointing(False)"
+        )
 
     def hook(name: str) -> Any:
         return lambda module, args, given: read(name, attention_maps(module, *args, **given))

@@ -1,7 +1,8 @@
 """Re-attention: a layer's attention maps mixed over the heads, and normalised, before they act."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 import torch.distributed
@@ -42,7 +43,8 @@ class ReAttention(nn.Module):
     are for (see the fixtures). Maps are centred as they are mixed, and the rest of the
     normalisation acts on the output, so that no normalised N x N map is ever stored, and in
     evaluation none of it costs anything per entry; maps are returned by :meth:`attention_maps`
-    alone; mixing and statistics are float32 at least, whatever the input's type.
+    alone; mixing, its parameters and statistics are float32 at least, whatever the input's type,
+    also after ``.half()``.
 
     Args:
         dim: C, width of the tokens, in and out.
@@ -101,6 +103,9 @@ class ReAttention(nn.Module):
         if theta_init not in get_args(ThetaInit):
             raise ValueError(f"theta_init must be 'conv' or 'identity', not {theta_init!r}")
         made: dict[str, Any] = {"device": device, "dtype": dtype}
+        # Rounded statistics, multiplied by up to 1 / sqrt(eps) = 316, would outweigh the maps.
+        exact = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+        mixing: dict[str, Any] = {"device": device, "dtype": exact}
         self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
         self.scale = self.head_dim**-0.5 if qk_scale is None else qk_scale
         self.reatten_scale = self.scale if transform_scale else 1.0
@@ -115,14 +120,14 @@ class ReAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
         if apply_transform:
             # Never called: they hold the parameters under the authors' names.
-            self.reatten_matrix: Any = nn.Conv2d(num_heads, num_heads, 1, **made)
+            self.reatten_matrix: Any = nn.Conv2d(num_heads, num_heads, 1, **mixing)
             self.var_norm: Any
             if norm == "batch":
-                self.var_norm = nn.BatchNorm2d(num_heads, **made)
+                self.var_norm = nn.BatchNorm2d(num_heads, **mixing)
                 zero = torch.zeros((), dtype=torch.long, device=device)
                 self.register_buffer("tokens", zero)  # 0: not known
             elif norm == "layer":
-                self.var_norm = nn.LayerNorm(num_heads, **made)
+                self.var_norm = nn.LayerNorm(num_heads, **mixing)
             else:
                 self.var_norm = nn.Identity()
             if theta_init == "identity":
@@ -169,7 +174,7 @@ class ReAttention(nn.Module):
         return layer
 
     def reset_parameters(self) -> None:
-        """Draw theta and b anew, as ``theta_init`` says, and forget the number of tokens."""
+        """Draw theta and b anew, as ``theta_init`` says, and forget all statistics."""
         if not self.apply_transform:
             return
         matrix = self.reatten_matrix
@@ -178,6 +183,8 @@ class ReAttention(nn.Module):
             with torch.no_grad():
                 matrix.weight.copy_(torch.eye(self.num_heads)[:, :, None, None])
                 matrix.bias.zero_()
+        if not isinstance(self.var_norm, nn.Identity):
+            self.var_norm.reset_parameters()
         if "tokens" in self._buffers:
             self.tokens.zero_()
 
@@ -187,15 +194,18 @@ class ReAttention(nn.Module):
         """Return the attended tokens, [B, N, C].
 
         Raises:
-            ValueError: a mask is given, as timm's blocks can: a masked map has other statistics.
+            ValueError: x is not [B, N, C], or a mask is given, as timm's blocks can: a masked map
+                has other statistics.
         """
+        if x.ndim != 3:
+            raise ValueError(f"ReAttention needs tokens [B, N, C], not {list(x.shape)}")
         if attn_mask is not None or is_causal:
             raise ValueError("ReAttention takes no mask: its statistics are those of whole maps")
         q, k, v = self._project(x)
         if not self.apply_transform:
             dropout = self.attn_drop.p if self.attn_drop.training else 0.0
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
-        elif self.save_memory and not self._measures and not torch.is_grad_enabled():
+        elif self._by_rows:
             rows = torch.split(q, _ROWS_AT_ONCE, dim=2)
             parts = [self._attend(some, k, v) for some in rows]
             y = self._normalise(torch.cat([part[0] for part in parts], dim=2), v, parts[0][2])
@@ -214,15 +224,15 @@ class ReAttention(nn.Module):
     def attention_maps(self, x: torch.Tensor) -> torch.Tensor:
         """Return the maps that multiply V, a row for each query, [B, H, N, N].
 
-        They are mixed, normalised as the layer's mode says and scaled by r, in float32 at least;
-        running statistics stay as they are.
+        They are mixed, normalised as the layer's mode says and scaled by r, in float32 at least and
+        without dropout; running statistics stay as they are.
         """
         q, k, _ = self._project(x)
         with _without_autocast(x):
             maps = self._softmax(q, k)
             if not self.apply_transform:
                 return maps
-            mixed, _, variance = self._mix(maps)
+            mixed, _, variance = self._mix(maps, dropped=False)
             gain, shift = self._affine(variance)
             return gain[:, None, None] * mixed + shift[:, None, None]
 
@@ -236,17 +246,16 @@ class ReAttention(nn.Module):
     def _softmax(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         logits = (q * self.scale) @ k.transpose(2, 3)
         # Entries near 1 / N lie at the end of what float16 has.
-        exact = torch.promote_types(logits.dtype, torch.float32)
-        maps: torch.Tensor = self.attn_drop(logits.softmax(3, dtype=exact))
-        return maps
+        return logits.softmax(3, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     def _attend(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the centred mixed maps times V, [B, H, n, d], and their mean and variance [H]."""
         with _without_autocast(q):
-            maps = self._softmax(q, k)
-            mixed, mean, variance = self._mix(maps)
+            maps = self.attn_drop(self._softmax(q, k))
+            dropped = self.attn_drop.training and self.attn_drop.p > 0
+            mixed, mean, variance = self._mix(maps, dropped)
             return mixed @ v.to(maps.dtype), mean, variance
 
     def _normalise(
@@ -265,7 +274,9 @@ class ReAttention(nn.Module):
         weight, bias = norm.weight.to(variance.dtype), norm.bias.to(variance.dtype)
         return scale * weight * (variance + norm.eps).rsqrt(), scale * bias
 
-    def _mix(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _mix(
+        self, maps: torch.Tensor, dropped: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Mix maps [B, H, n, N] over the heads, where n are some of their N rows.
 
         Returns:
@@ -283,18 +294,18 @@ class ReAttention(nn.Module):
             return mixed, 0 * ones, ones
         tokens = maps.shape[3]
         if self._measures:
-            _check_more_than_one(maps)
+            if self._processes == 1:
+                _check_more_than_one(maps)
             # Rows sum to 1 but for dropout, so only the variance needs a look at the maps.
             count = max(maps.shape[0] * tokens**2, 1)
-            if self.attn_drop.training and self.attn_drop.p > 0:
-                average = self._over_processes(maps.sum((0, 2, 3)) / count)
-            else:
-                average = ones / tokens
+            average = ones / tokens
+            if dropped:
+                average = self._over_processes(maps.sum((0, 2, 3)), count)
             mean = theta @ average
             # b cancels; it stays in the graph, as distributed training wants all parameters.
             mixed = _mixed(theta, maps, 0 * bias - mean)
             squares = torch.linalg.vector_norm(mixed.flatten(2), dim=2).square().sum(0)
-            variance = self._over_processes(squares / count)
+            variance = self._over_processes(squares, count)
             mean = mean + bias
         else:
             mean = self._running_mean(tokens, theta)
@@ -336,17 +347,54 @@ class ReAttention(nn.Module):
     @property
     def _processes(self) -> int:
         """How many processes share their statistics: several with SyncBatchNorm alone."""
-        synced = isinstance(self.var_norm, nn.SyncBatchNorm)
-        return torch.distributed.get_world_size() if synced and _initialized() else 1
+        if not isinstance(self.var_norm, nn.SyncBatchNorm) or not _initialized():
+            return 1
+        return torch.distributed.get_world_size(self.var_norm.process_group)
 
-    def _over_processes(self, mean: torch.Tensor) -> torch.Tensor:
-        """Return the mean over the processes of what each has of as many pictures."""
+    @property
+    def _by_rows(self) -> bool:
+        """Whether rows of the maps are computed some at a time; an exported graph has no loop."""
+        alone = not self._measures and not torch.is_grad_enabled()
+        return self.save_memory and alone and not torch.compiler.is_exporting()
+
+    def _over_processes(self, total: torch.Tensor, count: int) -> torch.Tensor:
+        """Return the mean [H] of all processes' values: here ``count``, whose sum is given."""
         if self._processes == 1:
-            return mean
+            return total / count
         from torch.distributed.nn.functional import all_reduce
 
-        total: torch.Tensor = all_reduce(mean)  # type: ignore[no-untyped-call]
-        return total / self._processes
+        both = torch.cat([total, total.new_tensor([count])])
+        summed = all_reduce(both, group=self.var_norm.process_group)  # type: ignore[no-untyped-call]
+        mean: torch.Tensor = summed[:-1] / summed[-1]
+        return mean
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """Move or convert the layer; theta and the norm stay in float32 at least."""
+
+        def exactly(tensor: torch.Tensor) -> torch.Tensor:
+            changed = fn(tensor)
+            low = changed.is_floating_point() and changed.dtype.itemsize < 4
+            return tensor.to(changed.device) if low else changed
+
+        if recurse:
+            for name, child in self.named_children():
+                own: Any = child
+                own._apply(exactly if name in ("reatten_matrix", "var_norm") else fn)
+        return super()._apply(fn, recurse=False)  # type: ignore[no-untyped-call,no-any-return]
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *args: Any
+    ) -> None:
+        missing, _, complaints = args
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *args)
+        if f"{prefix}tokens" in missing and f"{prefix}var_norm.running_mean" in state_dict:
+            # Without it, pictures of another size would silently be normalised wrongly.
+            missing.remove(f"{prefix}tokens")
+            complaints.append(
+                f"{prefix}tokens is missing, the number of tokens that the running means are for: "
+                "load the authors' checkpoints with foveal.load_official, or add it to the state "
+                "dict as a tensor"
+            )
 
 
 def _initialized() -> bool:

@@ -169,7 +169,7 @@ def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], source: 
     """Load ``state`` into the network, all of it and nothing else.
 
     The position embeddings of timm's vision transformers, foveal's DeepViT among them, are
-    resampled where the network is for pictures of another size, and this is logged.
+    resampled where the network is for square pictures of another size, and this is logged.
 
     Args:
         network: changed in place.
@@ -179,9 +179,12 @@ def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], source: 
     Raises:
         ValueError: keys or shapes differ; the message lists which.
     """
-    state = _resampled(network, state)
+    stored, state = state, _resampled(network, state)
     misfit = compare(network.state_dict(), state)
     if not misfit:
+        if state is not stored:
+            sizes = [len(each["pos_embed"][0]) for each in (stored, state)]
+            _logger.warning("position embeddings are resampled from %d to %d tokens", *sizes)
         network.load_state_dict(state)
         return
     classes = _classes(network, misfit)
@@ -207,9 +210,8 @@ def _resampled(network: nn.Module, state: Mapping[str, torch.Tensor]) -> Mapping
     if theirs.shape[2] != ours.shape[2] or side < 1 or side**2 != theirs.shape[1] - prefix:
         return state
     grid = vit.patch_embed.grid_size
-    _logger.warning(
-        "position embeddings are resampled from %d x %d to %d x %d patches", side, side, *grid
-    )
+    if grid[0] != grid[1]:  # then theirs may not be a square either
+        return state
     resampled = resample_abs_pos_embed(theirs, grid, (side, side), prefix)
     return {**state, "pos_embed": resampled}
 

@@ -203,11 +203,14 @@ class ConvPatchEmbed(SizedPatchEmbed):
         half = _half(patch_size)
         super().__init__(img_size, patch_size, _STEM_CHANNELS, embed_dim, **kw, **made)
         bias = kw.get("bias", True)
+        del self.proj  # it comes last, so that the first convolution is that of the picture
         self.conv1 = nn.Conv2d(in_chans, _STEM_CHANNELS, 7, stride=2, padding=3, bias=False, **made)
         self.bn1 = nn.BatchNorm2d(_STEM_CHANNELS, **made)
         self.conv2 = nn.Conv2d(_STEM_CHANNELS, _STEM_CHANNELS, 3, padding=1, bias=False, **made)
         self.bn2 = nn.BatchNorm2d(_STEM_CHANNELS, **made)
-        self.proj = nn.Conv2d(_STEM_CHANNELS, embed_dim, half, stride=half, bias=bias, **made)
+        self.proj: nn.Module = nn.Conv2d(
+            _STEM_CHANNELS, embed_dim, half, stride=half, bias=bias, **made
+        )
 
     def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
         """Change the pictures' size.
@@ -371,16 +374,16 @@ def _build(
     """Build a registered network; the arguments are those of :func:`deepvit`."""
     if stem not in _STEMS:
         raise ValueError(unknown("stem", stem, _STEMS))
-    if embed_dim % num_heads:
-        ReAttention(embed_dim, num_heads, device="meta")  # says what is wrong
+    _check_numbers(embed_dim=embed_dim, num_heads=num_heads, depth=depth)
+    ReAttention(embed_dim, num_heads, norm=norm, theta_init=theta_init, device="meta")  # it checks
     sides, patch_sides = patches.to_2tuple(img_size), patches.to_2tuple(patch_size)
     for name, side, patch in zip(("height", "width"), sides, patch_sides, strict=True):
         check_whole(f"the picture's {name}", side)
+        _check_numbers(patch_size=patch)
         check_patches(name, side, patch)
-    check_whole("depth", depth)
-    if depth < 1:
-        raise ValueError(f"depth must be at least 1, not {depth}")
     mixing = _mixing(re_attention, depth)
+    if kw.get("dynamic_img_pad") and not kw.get("dynamic_img_size"):
+        raise ValueError("dynamic_img_pad needs dynamic_img_size=True")
     if not adjustment > 0:
         raise ValueError(f"adjustment must be more than 0, not {adjustment!r}")
     layer_args = {
@@ -422,6 +425,19 @@ def _build(
         "first_conv": _FIRST_CONV[stem],
     }
     return network
+
+
+def _check_numbers(**numbers: Any) -> None:
+    """Do nothing if all are whole numbers of at least 1.
+
+    Raises:
+        TypeError: one is no whole number.
+        ValueError: one is less than 1.
+    """
+    for name, value in numbers.items():
+        check_whole(name, value)
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
 
 
 def _mixing(re_attention: int | Sequence[int] | None, depth: int) -> Collection[int]:

@@ -57,9 +57,15 @@ def check_input_size(model: nn.Module, size: int, in_chans: int | None = None) -
     if best is None:
         # It runs at no size on shapes alone: nothing is known, the real run will tell.
         return
+    patch = max(getattr(getattr(model, "patch_embed", None), "patch_size", None) or (0,))
     raise ValueError(
         f"{type(model).__name__} cannot take pictures of {size} x {size} pixels: "
         f"the nearest size that it can take is {best}"
+        + (
+            f"; or build it for {size} by the model's argument img_size"
+            if size and patch and size % patch == 0
+            else ""
+        )
     )
 
 

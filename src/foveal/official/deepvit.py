@@ -64,8 +64,7 @@ def build(
             width, blocks and stem tell.
         transform_scale: theirs; likewise.
         qk_scale: theirs; None is (C / H) ** -0.5, which all published networks have.
-        num_heads: heads of a network without re-attention, 12 unless said otherwise; elsewhere it
-            is read.
+        num_heads: heads of a network without re-attention; elsewhere it is read.
         img_size: (H, W) of the pictures, where they are not square.
         norm_eps: of all LayerNorms.
 
@@ -128,7 +127,12 @@ def _sizes(state: State, img_size: tuple[int, int] | None) -> dict[str, Any]:
 
 def _heads(state: State, mixing: list[int], hint: int | None) -> int:
     if not mixing:
-        return 12 if hint is None else hint
+        if hint is None:
+            raise ValueError(
+                "the weights of a DeepViT without re-attention do not tell its heads: give the "
+                "hint num_heads (all of the authors' have 12)"
+            )
+        return hint
     heads: int = state[f"blocks.{mixing[0]}.attn.reatten_matrix.weight"].shape[0]
     if hint not in (None, heads):
         raise ValueError(f"the hint num_heads={hint} contradicts the weights, which have {heads}")

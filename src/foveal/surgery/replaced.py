@@ -82,7 +82,8 @@ def replace_attention(
     biases and the norm (keys ``reatten_matrix.*``, ``var_norm.*``, ``tokens``).
 
     Args:
-        model: any network whose attention is timm's ``Attention``, such as timm's ViT and DeiT.
+        model: any network whose attention is timm's ``Attention``, such as timm's ViT and DeiT, and
+            not one with rotary or relative positions, such as EVA and BEiT.
         where: which attention modules: a pattern over ``model.named_modules()`` in which ``*`` does
             not cross a dot (``blocks.[6-9].attn``), a function (name, module) -> bool, or
             ``blocks``, all of them.
@@ -105,6 +106,8 @@ def replace_attention(
     for key in layer_args:
         if key not in _ARGUMENTS:
             raise TypeError(unknown(f"{REATTENTION} argument", key, _ARGUMENTS))
+        if key != "norm" and not isinstance(layer_args[key], bool):
+            raise TypeError(f"{key} must be True or False, not {layer_args[key]!r}")
     given = {"norm": "none"} | layer_args if identity else layer_args
     size = checked_size(model, input_size)
     names = _attention_modules(model, where)
@@ -136,6 +139,11 @@ def replace_attention(
     return report
 
 
+def _is_plain(module: nn.Module) -> bool:
+    """Tell whether a module computes what timm's ``Attention`` does."""
+    return isinstance(module, Attention) and type(module).forward is Attention.forward
+
+
 def _attention_modules(model: nn.Module, where: Where) -> list[str]:
     """Return the names of the attention modules that ``where`` names.
 
@@ -143,7 +151,7 @@ def _attention_modules(model: nn.Module, where: Where) -> list[str]:
         ValueError: there are none, or others are among them.
     """
     kind = type(model).__name__
-    known = [name for name, module in model.named_modules() if type(module) is Attention]
+    known = [name for name, module in model.named_modules() if _is_plain(module)]
     if where == "blocks":
         if not known:
             found = sorted({type(m).__name__ for m in model.modules() if "Att" in type(m).__name__})
@@ -165,7 +173,7 @@ def _attention_modules(model: nn.Module, where: Where) -> list[str]:
         module = model.get_submodule(name)
         if isinstance(module, ReAttention) and module.apply_transform:
             raise ValueError(f"{name!r} is re-attention already")
-        if type(module) is not Attention:
+        if not _is_plain(module):
             inside = [other for other in known if other.startswith(f"{name}.")]
             close = inside or nearest(name, known, n=3)
             hint = f": did you mean {', '.join(map(repr, close))}?" if close else ""

@@ -139,7 +139,7 @@ class InsertionReport:
         return "\n".join([head, "", *_columns(rows), "", *_columns(self._costs()), *notes])
 
     def __repr__(self) -> str:
-        return f"InsertionReport({self.layer!r} {self.relation} {len(self.places)} modules)"
+        return f"{type(self).__name__}({self.layer!r} {self.relation} {len(self.places)} modules)"
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [(self.relation, "channels", "map", "parameters")]
