@@ -34,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "official": ["load_official"],
         "surgery": ["InsertionReport", "insert"],
         "tasks.evaluation": ["evaluate"],
+        "tasks.explaining": ["explain"],
         "tasks.prediction": ["predict"],
         "tasks.run": ["Run", "load"],
         "tasks.shipping": ["export"],

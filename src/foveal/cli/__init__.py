@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("foveal.cli.train", "train a network; writes a run folder"),
     "eval": ("foveal.cli.eval", "score a trained network, or maps of another program"),
     "predict": ("foveal.cli.predict", "run a trained network on pictures"),
+    "explain": ("foveal.cli.explain", "show what in pictures speaks for an answer"),
     "insert": ("foveal.cli.insert", "put a layer into a network and show what changes"),
     "export": ("foveal.cli.export", "write a trained network to a file for other programs"),
     "models": ("foveal.cli.models", "list the networks that --model takes"),

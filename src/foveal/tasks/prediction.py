@@ -139,14 +139,14 @@ def predict(
     if device != "cpu" and torch.cuda.is_available():
         model.to("cuda")
     sources = [images] if isinstance(images, str | Path | Image.Image) else list(images)
-    found = [picture for source in sources for picture in _expand(source)]
+    found = [picture for source in sources for picture in expand_source(source)]
     items: list[Any] = []
     damaged: list[str] = []
     for start in range(0, len(found), kind.OPENED):
         opened: list[Picture] = []
         for source in found[start : start + kind.OPENED]:
             try:
-                opened.append(_open(source))
+                opened.append(open_source(source))
             except DamagedPictureError as error:
                 if on_error == "stop":
                     raise
@@ -184,7 +184,7 @@ def open_again(path: str, kept: Image.Image | None) -> Image.Image | None:
         return None
 
 
-def _expand(source: Source) -> list[Source]:
+def expand_source(source: Source) -> list[Source]:
     """Return the pictures that a source stands for."""
     if isinstance(source, Image.Image):
         return [source]
@@ -201,7 +201,12 @@ def _expand(source: Source) -> list[Source]:
     return [path]
 
 
-def _open(source: Source) -> Picture:
+def open_source(source: Source) -> Picture:
+    """Open a picture.
+
+    Raises:
+        DamagedPictureError: it will not open.
+    """
     if isinstance(source, Image.Image):
         try:
             return "", upright_rgb(source)
