@@ -1,0 +1,151 @@
+"""``foveal.explain``: from a run and pictures to maps over them, figures and data."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+import foveal
+from foveal.cli import main
+from foveal.cli.explain import METHODS as COMMAND_METHODS
+from foveal.data.transforms import Preprocess
+from foveal.explanation import METHODS
+from foveal.tasks.explaining import explain
+
+
+class Brightness(nn.Module):
+    """Logits [B, 2]: the mean of a map that is the picture's red, and minus it; 40 pixels."""
+
+    def __init__(self, crop_pct=1.0):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1, bias=False)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])[:, :, None, None])
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(2, 2, bias=False)
+        nn.init.eye_(self.head.weight)
+        self.classes = ("red", "green")
+        zero, one = (0.0,) * 3, (1.0,) * 3
+        self.preprocess = Preprocess(image_size=40, mean=zero, std=one, crop_pct=crop_pct)
+
+    def forward(self, x):
+        return self.head(self.pool(self.conv(x)).flatten(1))
+
+
+def half_red(width, height):
+    """A picture whose right half is red and whose left half is green."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, width // 2 :, 0] = 255
+    pixels[:, : width // 2, 1] = 255
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("size", [(40, 40), (80, 80), (120, 60), (60, 120), (30, 20)])
+def test_maps_lie_over_the_picture_at_its_size(size):
+    picture = half_red(*size)
+    red, green = (explain(Brightness(), picture, method="cam", target=t)[0] for t in (0, "green"))
+    assert red.map.shape == green.map.shape == (size[1], size[0])
+    assert (red.target, green.target) == (0, 1)
+    middle, width = size[1] // 2, size[0]
+    # Inside what the network saw, the middle square, and away from borders.
+    side = min(size) // 2 - 3
+    right, left = width // 2 + 2, width // 2 - 3
+    assert red.map[middle, right : width // 2 + side].min() > 0.9
+    assert red.map[middle, width // 2 - side : left].max() < 0.1
+    assert green.map[middle, width // 2 - side : left].min() > 0.9
+
+
+def test_outside_what_the_network_sees_the_map_is_0():
+    (wide,) = explain(Brightness(), half_red(160, 40), method="cam", target=0)
+    assert not wide.map[:, 103:].any()  # it sees columns 60 to 99
+    assert wide.map[:, 82:97].min() > 0.9
+    (cropped,) = explain(Brightness(crop_pct=0.5), half_red(40, 40), method="cam", target=0)
+    assert not cropped.map[:8].any()  # it sees the middle 20 rows and columns
+    assert cropped.map[12:28, 23:28].min() > 0.9
+
+
+def test_a_tensor_is_taken_as_prepared_and_targets_may_differ():
+    x = torch.rand(3, 3, 40, 40)
+    found = explain(Brightness(), x, method="cam", target=torch.tensor([0, 1, 0]))
+    assert [one.target for one in found] == [0, 1, 0]
+    torch.testing.assert_close(found[1].map, x[1, 1])
+    pictures = [half_red(40, 40)] * 2
+    found = explain(Brightness(), pictures, method="gradcam", target=["green", 0])
+    assert [one.target for one in found] == [1, 0]
+    assert len(explain(Brightness(), pictures, method="gradcam", target="all")) == 4
+
+
+def test_any_network_of_timm_prepares_pictures_as_timm_says():
+    network = timm.create_model("test_vit", num_classes=5)
+    (one,) = explain(network, half_red(100, 70), method="rollout")
+    assert one.map.shape == (70, 100)
+    assert one.target is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"method": "gradcamm"}, "unknown method 'gradcamm': did you mean 'gradcam'"),
+        ({"target": "gren"}, "unknown class 'gren': did you mean 'green'"),
+        ({"target": 2}, "there is no class 2: the network has 2, 0 to 1"),
+        ({"target": [0, 1]}, "one for each of the 1 pictures, not 2"),
+        ({"layer": "conf"}, "did you mean 'conv'"),
+    ],
+)
+def test_wrong_input_is_told_in_one_sentence(given, message):
+    with pytest.raises(ValueError, match=message):
+        explain(Brightness(), half_red(40, 40), **given)
+
+
+def test_the_command_knows_all_methods():
+    assert set(COMMAND_METHODS) == {*METHODS, "gates", "collapse"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return a run on fashion whose network has triplet attention."""
+    out = tmp_path_factory.mktemp("explained") / "run"
+    return foveal.train(
+        foveal.ClassifyConfig(
+            data=foveal.config.DataConfig(image_size=32, batch_size=16, workers=0),
+            model="resnet18_triplet",
+            model_args={"stem_stride": 1, "channels": [8, 8, 16, 16]},
+            max_steps=1,
+            device="cpu",
+            out=str(out),
+        )
+    )
+
+
+def test_the_command_writes_figures_and_data(run, tmp_path):
+    for name, size in (("a", (50, 40)), ("b", (32, 32))):
+        half_red(*size).save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    words = ["explain", str(run.path), str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert main([*words, "--method", "gradcam++", "--target", "Bag", "--out", str(out)]) == 0
+    rows = json.loads((out / "explanations.json").read_text())
+    assert [row["class"] for row in rows] == ["Bag", "Bag"]
+    with np.load(out / "explanations.npz") as arrays:
+        assert [arrays[row["array"]].shape for row in rows] == [(40, 50), (32, 32)]
+    with Image.open(out / "explanations.png") as drawn:
+        assert drawn.size[0] > 200
+    assert main([*words, "--method", "gates", "--out", str(out)]) == 0
+    with np.load(out / "gates.npz") as arrays:
+        assert any(name.endswith("parts/hw") for name in arrays)
+    assert (out / "gates.png").exists()
+
+
+def test_the_command_refuses_what_the_network_does_not_have(run, tmp_path, capsys):
+    half_red(32, 32).save(tmp_path / "a.png")
+    words = ["explain", str(run.path), str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--method", "collapse"]) == 2
+    assert "has no attention whose maps can be read" in capsys.readouterr().err
+    assert main([*words, "--method", "gates", "--target", "Bag"]) == 2
+    assert "leave target out" in capsys.readouterr().err
+    assert main([*words, "--target", "Bagg"]) == 2
+    assert "did you mean 'Bag'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
