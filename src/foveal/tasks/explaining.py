@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from foveal.config import TrainConfig, task_of
+from foveal.config import task_of
 from foveal.data.transforms import Preprocess, WholePreprocess
 from foveal.explanation import METHODS, Explanation
 from foveal.explanation import explain as explain_batch
@@ -69,6 +69,7 @@ def explain(
     """
     if method not in METHODS:
         raise ValueError(unknown("method", method, METHODS))
+    _check_classes(run_or_model)
     model = _network(run_or_model, device)
     parameter = next(model.parameters(), torch.empty(0))
     if isinstance(images, Tensor):
@@ -99,21 +100,22 @@ def open_pictures(images: Source | Iterable[Source]) -> list[Picture]:
 def _network(run_or_model: str | Path | Run | nn.Module, device: Device) -> nn.Module:
     if isinstance(run_or_model, nn.Module):
         return run_or_model
-    folder = run_folder(run_or_model.path if isinstance(run_or_model, Run) else run_or_model)
-    check_explained(read_config(folder), folder)
-    model = load(folder)
+    model = load(run_or_model)
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda: PyTorch sees no GPU here; use auto or cpu")
     return model.to("cuda") if device != "cpu" and torch.cuda.is_available() else model
 
 
-def check_explained(config: TrainConfig, folder: Path) -> None:
-    """Do nothing if runs of this task can be explained.
+def _check_classes(run_or_model: str | Path | Run | nn.Module) -> None:
+    """Do nothing if there are classes to explain.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: a run of another task.
     """
-    task = task_of(config)
+    if isinstance(run_or_model, nn.Module):
+        return
+    folder = run_folder(run_or_model.path if isinstance(run_or_model, Run) else run_or_model)
+    task = task_of(read_config(folder))
     if task not in EXPLAINED:
         raise ValueError(
             f"{folder} is a run of {task}, whose network has no classes to explain: give one of "
@@ -218,6 +220,8 @@ def explain_files(
                 raise ValueError(
                     f"{method} is the same for all classes and layers: leave {name} out"
                 )
+    if method not in measures:
+        _check_classes(run)
     model: Any = _network(run, device)
     pictures = open_pictures(images)
     if method in measures:

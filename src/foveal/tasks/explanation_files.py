@@ -9,16 +9,22 @@ import torch
 from matplotlib.figure import Figure as Canvas
 
 from foveal.data.pictures import printable
-from foveal.explanation import Explanation, attention_collapse, gate_arrays, read_gates
+from foveal.explanation import (
+    Explanation,
+    Gates,
+    attention_collapse,
+    gate_arrays,
+    read_gates,
+)
 from foveal.files import replacing
 from foveal.tasks.collapse_figure import draw_collapse
-from foveal.tasks.gate_figures import draw_gates, draw_over
+from foveal.tasks.gate_figures import choices_canvas, draw_gates, draw_over
 from foveal.tasks.prediction import Picture
 from foveal.tasks.report import INK, short, write_canvas
 from foveal.tasks.run import write_json
 
 COLUMNS = 4
-DRAWN = 64  # explanations in one figure
+DRAWN, GATES_DRAWN = 64, 8  # explanations in one figure; pictures in one of gates
 
 
 def save_explanations(
@@ -109,10 +115,15 @@ def save_gates(model: Any, pictures: Sequence[Picture], folder: Path) -> list[Pa
     """
     parameter = next(model.parameters())
     arrays: dict[str, Any] = {}
+    shown: list[Any] = []
+    choices: list[list[Gates]] = []
     for number, (_, image) in enumerate(pictures):
-        x = model.preprocess(image)[None].to(parameter.device, parameter.dtype)
-        found = gate_arrays(read_gates(model, x))
-        arrays |= {f"{number:05d}/{key}": value for key, value in found.items()}
+        x = model.preprocess(image)
+        gates = read_gates(model, x[None].to(parameter.device, parameter.dtype))
+        arrays |= {f"{number:05d}/{key}": value for key, value in gate_arrays(gates).items()}
+        if len(shown) < GATES_DRAWN:
+            shown.append(model.preprocess.picture(x).permute(1, 2, 0).numpy())
+            choices.append([one for one in gates if one.kind == "selection"])
     if not arrays:
         raise ValueError(
             f"{type(model).__name__} has no gates: no layer of coordinate, triplet or strip "
@@ -121,8 +132,15 @@ def save_gates(model: Any, pictures: Sequence[Picture], folder: Path) -> list[Pa
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "gates.npz") as file, file.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
-    drawn = draw_gates(model, model.preprocess, [image for _, image in pictures[:8]], folder)
-    return [folder / "gates.npz", *(figure.path for figure in drawn)]
+    drawn = draw_gates(
+        model, model.preprocess, [image for _, image in pictures[:GATES_DRAWN]], folder
+    )
+    written = [folder / "gates.npz", *(figure.path for figure in drawn)]
+    if choices[0]:
+        strides = model.backbone.feature_info.reduction() if hasattr(model, "backbone") else None
+        written.append(folder / "choices.png")
+        write_canvas(choices_canvas(shown, choices, strides), written[-1])
+    return written
 
 
 def save_collapse(model: Any, pictures: Sequence[Picture], folder: Path) -> list[Path]:
