@@ -1,5 +1,9 @@
 """Pictures and numbers that show what a network looks at."""
 
+import foveal.torchvision_check  # noqa: F401  (before timm and torchvision)
+
+# isort: split
+
 from foveal.explanation.attention_rollout import last_attention, rollout
 from foveal.explanation.class_activation import (
     ACTIVATION_METHODS,
