@@ -12,9 +12,10 @@ from torch import nn
 import foveal
 from foveal.cli import main
 from foveal.cli.explain import METHODS as COMMAND_METHODS
-from foveal.data.transforms import Preprocess
+from foveal.data.transforms import Preprocess, WholePreprocess
 from foveal.explanation import METHODS
 from foveal.tasks.explaining import explain
+from foveal.tasks.explanation_files import save_gates
 
 
 class Brightness(nn.Module):
@@ -149,3 +150,14 @@ def test_the_command_refuses_what_the_network_does_not_have(run, tmp_path, capsy
     assert main([*words, "--target", "Bagg"]) == 2
     assert "did you mean 'Bag'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_gates_of_a_network_for_several_tasks_are_the_levels_that_each_takes(tmp_path):
+    network = foveal.create_model("dfi", backbone="test_resnet").eval()
+    network.preprocess = WholePreprocess(image_size=64)
+    written = save_gates(network, [("a.png", half_red(70, 64)), ("", half_red(64, 90))], tmp_path)
+    assert [path.name for path in written] == ["gates.npz", "choices.png"]
+    with np.load(tmp_path / "gates.npz") as arrays:
+        chosen = [arrays[name] for name in arrays.files if name.endswith("edge_selected")]
+    assert chosen
+    assert all(each.sum() == 3 for each in chosen)  # of six levels
