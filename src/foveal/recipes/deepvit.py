@@ -1,9 +1,8 @@
 """Settings of the DeepViT paper."""
 
-from foveal.config import AugmentConfig, ClassifyConfig, DataConfig
+import dataclasses
 
-# Of both recipes. BatchNorm of attention maps sees 32 pictures at a time, as in the authors' runs.
-_DATA = DataConfig(layout="imagefolder", image_size=224, batch_size=32, workers=8)
+from foveal.config import AugmentConfig, ClassifyConfig, DataConfig
 
 
 def deepvit_small_imagenet() -> ClassifyConfig:
@@ -26,7 +25,8 @@ def deepvit_small_imagenet() -> ClassifyConfig:
     return ClassifyConfig(
         model="deepvit_small_patch16_224",
         model_args={"drop_path_rate": 0.2},
-        data=_DATA,
+        # BatchNorm of attention maps sees 32 pictures at a time, as in the authors' runs.
+        data=DataConfig(layout="imagefolder", image_size=224, batch_size=32, workers=8),
         augment=AugmentConfig(
             min_scale=0.08,
             hflip=0.5,
@@ -60,29 +60,12 @@ def deepvit_32_imagenet() -> ClassifyConfig:
 
     Source: the official code of Zhou et al. 2021, arXiv:2103.11886.
     """
-    return ClassifyConfig(
+    small = deepvit_small_imagenet()
+    return dataclasses.replace(
+        small,
         model="deepvit_32_patch16_224",
-        model_args={"drop_path_rate": 0.2},
-        data=_DATA,
-        augment=AugmentConfig(
-            min_scale=0.08,
-            hflip=0.5,
-            color_jitter=0.4,
-            randaugment=9,
-            erasing=0.25,
-            mixup=0.1,
-        ),
-        loss_args={"label_smoothing": 0.1},
+        augment=dataclasses.replace(small.augment, mixup=0.1, cutmix=0.0),
         attention_similarity=0.1,
         attention_similarity_pairs=12,
-        epochs=300,
-        optimizer="adamw",
-        lr=5e-4,
-        weight_decay=0.05,
-        schedule="cosine",
-        warmup_epochs=5.0,
-        ema=True,
-        ema_decay=0.99996,
-        accumulate=8,
         amp="fp16",
     )
