@@ -2,8 +2,7 @@
 
 In this version coordinate and triplet attention, re-attention, the sandglass block, strip pooling,
 networks with them, insertion into other networks, online label smoothing; image classification,
-semantic segmentation, and saliency, edges and skeletons from one network (DFI); explanations; others
-follow.
+semantic segmentation, and saliency, edges and skeletons from one network (DFI); explanations.
 
 Everything here is loaded at first use, so that ``import foveal`` and ``foveal --help`` are quick.
 Import ``foveal.models`` before ``timm.create_model("mobilenetv2_100_coordinate")``.
