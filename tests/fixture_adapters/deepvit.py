@@ -25,7 +25,8 @@ from fixture_adapters.core import (
 )
 from foveal.layers import ReAttention, attention_maps
 from foveal.losses import released_attention_similarity
-from foveal.models.deepvit import ConvPatchEmbed, DeepBlock
+from foveal.models.deepvit import DeepBlock
+from foveal.models.patch_embed import ConvPatchEmbed
 from foveal.official import deepvit as official_deepvit
 
 _NAMES = {

@@ -9,7 +9,8 @@ from torch import nn
 
 from foveal.layers import ReAttention
 from foveal.models import check_input_size, count, create_model, list_models
-from foveal.models.deepvit import ConvPatchEmbed, DeepBlock
+from foveal.models.deepvit import DeepBlock
+from foveal.models.patch_embed import ConvPatchEmbed
 
 SMALL = {
     "img_size": 32,
