@@ -27,6 +27,7 @@ from foveal.data import (
     pair_list,
     pair_maps,
     pairs,
+    pseudo_labels,
     saliency,
     scenes,
     sk_large,
@@ -147,6 +148,9 @@ LAYOUTS: dict[str, Layout] = {
     "saliency": Layout("saliency", "dense", saliency.detect, saliency.read, maps=("saliency",)),
     "pair_list": Layout(
         "list-of-pairs", "dense", pair_list.detect, pair_list.read, maps=DENSE_TASKS
+    ),
+    "pseudo_labels": Layout(
+        "pseudo-label", "segment", pseudo_labels.detect, pseudo_labels.read
     ),
     "pairs": Layout(
         "image-and-mask",

@@ -21,6 +21,7 @@ from foveal.config import (
     DenseConfig,
     TrainConfig,
     from_dict,
+    network_task_of,
     task_of,
     to_dict,
     updated,
@@ -43,6 +44,7 @@ FREE_TO_CHANGE = {
     "data.root",
     "sliding.window_batch",
     "inference.bits",
+    "stage",
     *(f"data.{task}.root" for task in DENSE_TASKS),
 }
 # Values that a run replaces by what it found.
@@ -346,7 +348,7 @@ def check_model_args(config: TrainConfig) -> None:
 
 def _check_task(config: TrainConfig) -> None:
     """Do nothing if the network is one of the config's task."""
-    task = task_of(config)
+    task = network_task_of(config)
     own, _ = TASK_NETWORKS.get(config.model, ("classify", None))
     if own == task:
         return
@@ -358,7 +360,7 @@ def _check_task(config: TrainConfig) -> None:
             f"{config.model} names whole pictures: give it as --backbone, and --model "
             f"{' or '.join(names)}"
         )
-    raise ValueError(unknown(f"model of `foveal train {task}`", config.model, names))
+    raise ValueError(unknown(f"model of `foveal train {task_of(config)}`", config.model, names))
 
 
 def _input_size(config: TrainConfig) -> tuple[int, int, int] | None:
