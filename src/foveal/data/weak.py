@@ -21,6 +21,7 @@ from foveal.data.palette import voc_palette
 from foveal.data.parts import ChosenPictures, StoredPictures
 from foveal.data.pictures import is_turned
 from foveal.data.segmentation import SegmentationData, read_segmentation
+from foveal.data.splits import SPLITS
 
 BACKGROUND = "background"
 """Name of label 0 where no masks give it another."""
@@ -97,6 +98,22 @@ class WeakData:
     origins: Mapping[str, str]
     image_size: int | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The splits with pictures of their own: not ``test`` where it is ``val`` over again."""
+        again = "same pictures as val" in self.origins["test"]
+        return SPLITS[:2] if again else SPLITS
+
+    def describe(self) -> str:
+        """Say what the data are: the layout, a line per split, notes."""
+        head = f"data: {self.root or 'built-in'}, layout {self.layout}"
+        lines = []
+        for name in SPLITS:
+            split = self.splits[name]
+            masks = f", {len(split.masks):,d} of them with true masks" if self.held_out else ""
+            lines.append(f"{name:5s} {len(split):7,d} pictures: {self.origins[name]}{masks}")
+        return "\n".join([head, *lines, *self.notes])
 
 
 def read_weak(

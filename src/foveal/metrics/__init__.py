@@ -19,7 +19,12 @@ from foveal.metrics.classification import (
 from foveal.metrics.fgsm import fgsm
 from foveal.metrics.map_scores import MapScores
 from foveal.metrics.non_maximum_suppression import suppress_non_maxima
-from foveal.metrics.object_sizes import ObjectSizeIoU, iou_by_object_size, spearman
+from foveal.metrics.object_sizes import (
+    ObjectSizeIoU,
+    iou_by_object_size,
+    means_by_object_size,
+    spearman,
+)
 from foveal.metrics.saliency import SaliencyScores, score_saliency
 from foveal.metrics.segmentation import SegmentationScores, class_iou, confusion_matrix, overlap
 
@@ -42,6 +47,7 @@ __all__ = [
     "fgsm",
     "iou_by_object_size",
     "match_boundaries",
+    "means_by_object_size",
     "overlap",
     "score_saliency",
     "spearman",

@@ -66,7 +66,32 @@ def iou_by_object_size(
     found, true = masks.flatten(1).bool(), truth.flatten(1).bool()
     area = true.sum(1)
     iou = (found & true).sum(1).double() / (found | true).sum(1)  # 0 / 0 is nan
-    known, sizes = iou[area > 0], area[area > 0].double()
+    begins, means = means_by_object_size(iou, area, edges)
+    return ObjectSizeIoU(iou, area, begins, means, _mean(iou[area > 0]))
+
+
+def means_by_object_size(
+    values: Tensor, area: Tensor, edges: Literal["tertile"] | Sequence[float] = "tertile"
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return means of any value of objects over groups of their sizes.
+
+    Args:
+        values: of each object, [N].
+        area: its true pixels, [N]; an object without any is in no group.
+        edges: as of :func:`iou_by_object_size`.
+
+    Returns:
+        The areas at which the groups begin, the first group aside, and the means, from the
+        smallest objects to the largest; nan for a group without one.
+
+    Raises:
+        ValueError: the edges do not ascend.
+
+    Example:
+        >>> means_by_object_size(torch.tensor([0.25, 0.5, 1.0]), torch.tensor([9, 90, 900]), [50])
+        ((50.0,), (0.25, 0.75))
+    """
+    known, sizes = values[area > 0], area[area > 0].double()
     if edges == "tertile":
         borders = np.quantile(sizes.cpu().numpy(), TERTILES) if len(sizes) else np.full(2, np.nan)
         begins = tuple(float(border) for border in borders)
@@ -76,7 +101,7 @@ def iou_by_object_size(
             raise ValueError(f"edges must ascend, not {list(begins)}")
     groups = torch.bucketize(sizes, sizes.new_tensor(begins), right=True)
     means = tuple(_mean(known[groups == group]) for group in range(len(begins) + 1))
-    return ObjectSizeIoU(iou, area, begins, means, _mean(known))
+    return begins, means
 
 
 def spearman(steps: Tensor, areas: Tensor) -> float:

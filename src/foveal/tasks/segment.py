@@ -136,6 +136,14 @@ def label_maps(
         config: of the run.
         window: side of the windows; 0: whole pictures.
     """
+    for probabilities in probability_maps(model, pictures, config, window):
+        yield most_probable(probabilities)
+
+
+def probability_maps(
+    model: nn.Module, pictures: Iterable[Tensor], config: SegmentConfig, window: int
+) -> Iterator[Tensor]:
+    """Yield the probability of each class in each pixel, [K, H, W]; see :func:`label_maps`."""
 
     def look(x: Tensor) -> Any:
         return model(
@@ -143,7 +151,7 @@ def label_maps(
         )
 
     sliding = config.sliding
-    for probabilities in class_probabilities(
+    yield from class_probabilities(
         look,
         pictures,
         window=window,
@@ -152,8 +160,7 @@ def label_maps(
         flip=sliding.flip,
         long_side=sliding.long_side,
         window_batch=sliding.window_batch,
-    ):
-        yield most_probable(probabilities)
+    )
 
 
 class SegmentSetup(Setup):
