@@ -5,6 +5,16 @@ abstract leaves open is ours.
 """
 
 from foveal.config import MiningConfig
+from foveal.mining.miner import MiningState, RegionMiner
+from foveal.mining.modulator import Modulator, presence
 from foveal.mining.result import REASONS, MiningResult
 
-__all__ = ["REASONS", "MiningConfig", "MiningResult"]
+__all__ = [
+    "REASONS",
+    "MiningConfig",
+    "MiningResult",
+    "MiningState",
+    "Modulator",
+    "RegionMiner",
+    "presence",
+]
