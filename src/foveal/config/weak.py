@@ -111,9 +111,7 @@ class CrfConfig:
     def __post_init__(self) -> None:
         at_least("pseudo.crf.iterations", self.iterations, 0)
         if not 0 < self.confidence < 1:
-            raise ValueError(
-                f"pseudo.crf.confidence must lie in (0, 1), not {self.confidence!r}"
-            )
+            raise ValueError(f"pseudo.crf.confidence must lie in (0, 1), not {self.confidence!r}")
         for f in dataclasses.fields(self):
             if f.name not in ("iterations", "confidence"):
                 above_zero(f"pseudo.crf.{f.name}", getattr(self, f.name))

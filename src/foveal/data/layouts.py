@@ -149,9 +149,7 @@ LAYOUTS: dict[str, Layout] = {
     "pair_list": Layout(
         "list-of-pairs", "dense", pair_list.detect, pair_list.read, maps=DENSE_TASKS
     ),
-    "pseudo_labels": Layout(
-        "pseudo-label", "segment", pseudo_labels.detect, pseudo_labels.read
-    ),
+    "pseudo_labels": Layout("pseudo-label", "segment", pseudo_labels.detect, pseudo_labels.read),
     "pairs": Layout(
         "image-and-mask",
         "segment",

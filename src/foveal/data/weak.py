@@ -59,6 +59,13 @@ class WeakPictures:
         """Return where a picture is."""
         return self.pictures.name(index)
 
+    def choose(self, indices: NDArray[np.int64]) -> "WeakPictures":
+        """Return some of the pictures."""
+        masks = {
+            new: self.masks[old] for new, old in enumerate(indices.tolist()) if old in self.masks
+        }
+        return WeakPictures(ChosenPictures(self.pictures, indices), masks)
+
     def truth(self, index: int) -> LabelMap | None:
         """Return the true label map, uint8 [H, W], to score by; None where there is none.
 

@@ -201,9 +201,7 @@ class SegmentSetup(Setup):
         self.colors = data.colors
         # What is tested: of a trained network the split that is evaluated.
         tested = "test" if model is None or not splits else splits[0]
-        self.pseudo = [
-            name for name, of in (("val", "val"), ("test", tested)) if of in data.pseudo
-        ]
+        self.pseudo = [name for name, of in (("val", "val"), ("test", tested)) if of in data.pseudo]
         if model is None:
             data.require_training()
             image_size = config.data.image_size or data.image_size or DEFAULT_IMAGE_SIZE

@@ -67,7 +67,11 @@ def write_labels(
     labelled = [name for name in mined if name not in data.held_out]
     saliency = open_saliency(
         config,
-        [data.splits[name].name(index) for name in labelled for index in range(mined[name].pictures)],
+        [
+            data.splits[name].name(index)
+            for name in labelled
+            for index in range(mined[name].pictures)
+        ],
     )
     start_labels(data, folder)
     scores, unmined = {}, []
@@ -147,9 +151,7 @@ def _after_each_step(mined: MiningResult, config: PseudoLabelConfig) -> list[Any
     """Return the label maps of the first 1, 2, ... steps, by the rule for conflicts alone."""
     most = mined.config.max_steps
     taken = int(mined.steps.max()) if len(mined.steps) else 0
-    maps = [
-        mined.at_step(k).to_label_map(config.conflict)[0] for k in range(1, max(taken, 1) + 1)
-    ]
+    maps = [mined.at_step(k).to_label_map(config.conflict)[0] for k in range(1, max(taken, 1) + 1)]
     return maps + maps[-1:] * (most - len(maps))
 
 
@@ -194,9 +196,7 @@ def place_picture(pictures: Any, index: int, folder: Path, name: str) -> None:
     A picture that its EXIF orientation turns is copied as it was mined, the right way up.
     """
     source = pictures.name(index)
-    file = os.path.isfile(source) and not (
-        isinstance(pictures, WeakPictures) and is_turned(source)
-    )
+    file = os.path.isfile(source) and not (isinstance(pictures, WeakPictures) and is_turned(source))
     suffix = Path(source).suffix if file else ".png"
     target = folder / "images" / f"{name}{suffix}"
     if target.exists():
@@ -312,9 +312,7 @@ def write_predictions(
                 progress(index + 1, counts[split])
     draw_sheet(data, folder, folder / SHEET)
     predicted_by = hashlib.sha256((network / WEIGHTS).read_bytes()).hexdigest()
-    write_json(
-        folder / SETTINGS, {**label_settings(data, labelled), "predicted_by": predicted_by}
-    )
+    write_json(folder / SETTINGS, {**label_settings(data, labelled), "predicted_by": predicted_by})
 
 
 def _restricted(probabilities: Tensor, shown: NDArray[np.float32], empty: str) -> LabelMap:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from foveal.data.parts import ChosenPictures
 from foveal.data.sampling import BatchSampler
 from foveal.data.transforms import Preprocess, with_channels
 from foveal.data.weak import WeakData, WeakPictures
-from foveal.explanation import keeping_state
 from foveal.files import replacing
 from foveal.mining import MiningResult, Modulator, RegionMiner
+from foveal.mining.looking import looking
 from foveal.tasks.progress import reading_bar
 from foveal.tasks.run import WEIGHTS, load, write_json
 
@@ -34,7 +34,8 @@ SETTINGS, THRESHOLDS, SEEDS, RESULT = (
 )
 
 
-class Mined(NamedTuple):
+@dataclass(frozen=True)
+class Mined:
     """What was mined in one picture.
 
     Attributes:
@@ -78,7 +79,7 @@ class MinedSplit:
         )
 
     def forwards(self) -> int:
-        """Return how many pictures the classifier saw; in the first step each once for all pairs."""
+        """Return how many pictures the classifier saw, in the first step each once."""
         total = self.pictures
         for batch in range(self.batches):
             with np.load(self._batch(batch) / RESULT) as file:
@@ -169,7 +170,7 @@ def _mined(miner: RegionMiner, images: Tensor, labels: Tensor) -> tuple[MiningRe
     """
     state = miner.start(images, labels)
     pictures, classes = state.pairs.unbind(1)
-    with torch.no_grad(), keeping_state(miner.model, training=False):
+    with torch.no_grad(), looking(miner.model):
         logits, cams = miner.model(images)
     own = cams[pictures, classes].float()
     if len(state.pairs):

@@ -78,9 +78,7 @@ class MinedScores:
         target = torch.from_numpy(truth).long()
         size = (target.shape[0], target.shape[1])
         classes = mined.pairs[:, 1]
-        for k, found in enumerate(
-            seed_label_maps(cams, classes, size, torch.tensor(THRESHOLDS))
-        ):
+        for k, found in enumerate(seed_label_maps(cams, classes, size, torch.tensor(THRESHOLDS))):
             self.seeds[k] += confusion_matrix(found, target, self.num_labels)
         for k, found in enumerate(by_step):
             self.by_step[k] += confusion_matrix(found, target, self.num_labels)
@@ -135,9 +133,7 @@ class MinedScores:
             "area": [float(one.area) for one in self.objects],
         }
         return {
-            name: dict(
-                zip(SIZES, means_by_object_size(torch.tensor(v), area)[1], strict=True)
-            )
+            name: dict(zip(SIZES, means_by_object_size(torch.tensor(v), area)[1], strict=True))
             for name, v in values.items()
         }
 
