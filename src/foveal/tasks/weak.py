@@ -52,7 +52,7 @@ from foveal.tasks.weak_labels import (
     write_labels,
     write_predictions,
 )
-from foveal.tasks.weak_mining import mine, mined_splits, pictures_hash
+from foveal.tasks.weak_mining import check_mined_by, mine, mined_splits, pictures_hash
 
 TIMES, PICTURES = "stages.json", "pictures.json"
 LABELS_LAYOUT = "pseudo_labels"
@@ -63,7 +63,7 @@ _USED_IN = {
     "seed": "classifier",
     "max_steps": "classifier",
     "classifier": "classifier",
-    "classifier_run": "classifier",
+    "classifier_run": "mining",
     "activation": "mining",
     "mining": "mining",
     "pseudo": "labels",
@@ -257,6 +257,7 @@ class _WeakRun:
     def _write_labels(self) -> None:
         splits = mined_splits(self.config, self.data, self.folder / "mining")
         folder = self.folder / "labels"
+        check_mined_by(self.classifier, self.folder / "mining")
         write_labels(self.config, self.data, splits, self.classifier, folder)
         shutil.copyfile(folder / UNMINED, self.folder / UNMINED)
         lines = (folder / UNMINED).read_text(encoding="utf-8").splitlines()[1:]

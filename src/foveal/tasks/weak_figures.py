@@ -122,8 +122,9 @@ def draw_steps(data: WeakData, mined: Mapping[str, MinedSplit], split: str, fold
         shown |= {int(k) for map_ in maps for k in np.unique(map_)} - {IGNORED}
     norm = BoundaryNorm(np.arange(0.5, len(colors) + 1), len(colors))
     bar = canvas.colorbar(
-        _scale(colors, norm), ax=cells[:, 1], location="bottom", shrink=0.9, aspect=25
+        _scale(colors, norm), ax=cells.ravel().tolist(), location="bottom", shrink=0.4, aspect=30
     )
+    bar.set_label("step", fontsize=8)
     bar.set_ticks(range(1, len(colors) + 1))
     bar.ax.tick_params(labelsize=7)
     named = sorted(shown)[:MOST_IN_LEGEND]

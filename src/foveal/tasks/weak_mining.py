@@ -233,6 +233,16 @@ def _modulator(config: WeakConfig, classes: int, folder: Path) -> Modulator:
     return modulator
 
 
+def check_mined_by(classifier: Path, folder: Path) -> None:
+    """Raise ValueError where a folder was mined by a classifier with other weights."""
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    if settings["classifier"] != weights_hash(classifier):
+        raise ValueError(
+            f"{folder} was mined by another classifier than that in {classifier}: delete it to "
+            "mine again"
+        )
+
+
 def weights_hash(classifier: Path) -> str:
     """Return a hash of a run's weights."""
     return hashlib.sha256((classifier / WEIGHTS).read_bytes()).hexdigest()
