@@ -27,7 +27,7 @@ from foveal.config import (
     SegmentConfig,
 )
 from foveal.losses import LOSSES
-from foveal.models import list_models
+from foveal.models import TASK_NETWORKS, list_models
 from foveal.tasks import make_setup
 from foveal.tasks.hardware import trainer_arguments
 from foveal.tasks.progress import quiet_lightning
@@ -39,7 +39,8 @@ CLASSES = ("disc", "bars", "noise")
 def smallest_of_each_family():
     """Return one of foveal's own backbones per family: the names that differ in numbers only."""
     families = {}
-    names = [name for name in list_models(task="classify") if not name.startswith("deepvit")]
+    others = (*TASK_NETWORKS, *list_models("deepvit*"))
+    names = [name for name in list_models(task="classify") if name not in others]
     for name in sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
         families.setdefault(re.sub(r"\d+", "", name), name)
     return sorted(families.values())
@@ -62,6 +63,7 @@ NO_BLOCKS = (*TRANSFORMERS, "test_efficientnet")
 SEGMENT = ("deeplabv3", "lraspp")
 DENSE = ("dfi",)
 PIXELS = (*SEGMENT, *DENSE)
+SEVERAL_LABELS = ("several labels", "activation_classifier")
 # What augmentation there is of pixels, under the names of classification's.
 SEGMENT_AUGMENTATION = {
     "none": SegmentAugmentConfig(min_scale=1.0, max_scale=1.0, rotate=0.0, blur=0.0, hflip=0.0),
@@ -78,6 +80,7 @@ FACTORS = {
     "task": {
         "classify": {},
         "several labels": {"multi_label": True},
+        "activation_classifier": {"multi_label": True},
         "deeplabv3": {},  # the task segment, as the next
         "lraspp": {},
         "dfi": {},  # the task dense
@@ -133,7 +136,9 @@ def possible(case):
         fits = case["task"] == "deeplabv3" or case["backbone"] not in TRANSFORMERS
         if case["augmentation"] == "mixup" or case["backbone"] == "small pictures" or not fits:
             return False
-    if case["task"] == "several labels" and case["loss"] not in ("cross_entropy", "class weights"):
+    if case["task"] == "activation_classifier" and case["backbone"] == "small pictures":
+        return False
+    if case["task"] in SEVERAL_LABELS and case["loss"] not in ("cross_entropy", "class weights"):
         return False
     if case["insertion"] == RE_ATTENTION:
         return case["backbone"] == "test_vit"
@@ -190,7 +195,7 @@ def data(tmp_path_factory):
     maps = mapped_pictures(tmp_path_factory.mktemp("mapped"), rng)
     return {
         "classify": root,
-        "several labels": root / "labels.csv",
+        **dict.fromkeys(SEVERAL_LABELS, root / "labels.csv"),
         **dict.fromkeys(SEGMENT, masks),
         **dict.fromkeys(DENSE, maps),
     }
@@ -260,11 +265,19 @@ def test_it_trains_a_step_and_evaluates(case, data):
     if case["task"] in DENSE:
         changes = for_maps(case, changes)
         kind = DenseConfig
+    if case["task"] == "activation_classifier":
+        changes = on_a_backbone(case, changes)
     train_a_step(data[case["task"]], changes, kind)
 
 
 def for_pixels(case, changes):
     """Return the changes where the backbone belongs to a network for pixels."""
+    augment = SEGMENT_AUGMENTATION[case["augmentation"]]
+    return {**on_a_backbone(case, changes), "augment": augment}
+
+
+def on_a_backbone(case, changes):
+    """Return the changes where the network's name is that of another's backbone."""
     backbone_args = dict(changes.get("model_args", {}))
     stride = 16 if case["backbone"] in TRANSFORMERS else 32
     channels = backbone_args.pop("in_chans", 3)
@@ -274,7 +287,6 @@ def for_pixels(case, changes):
         "model_args": {"output_stride": stride, "in_chans": channels},
         "backbone": changes["model"],
         "backbone_args": backbone_args,
-        "augment": SEGMENT_AUGMENTATION[case["augmentation"]],
     }
 
 
