@@ -63,7 +63,7 @@ NO_BLOCKS = (*TRANSFORMERS, "test_efficientnet")
 SEGMENT = ("deeplabv3", "lraspp")
 DENSE = ("dfi",)
 PIXELS = (*SEGMENT, *DENSE)
-SEVERAL_LABELS = ("several labels", "activation_classifier")
+NO_BACKBONES = ("small pictures", "activation maps")
 # What augmentation there is of pixels, under the names of classification's.
 SEGMENT_AUGMENTATION = {
     "none": SegmentAugmentConfig(min_scale=1.0, max_scale=1.0, rotate=0.0, blur=0.0, hflip=0.0),
@@ -80,7 +80,6 @@ FACTORS = {
     "task": {
         "classify": {},
         "several labels": {"multi_label": True},
-        "activation_classifier": {"multi_label": True},
         "deeplabv3": {},  # the task segment, as the next
         "lraspp": {},
         "dfi": {},  # the task dense
@@ -92,6 +91,10 @@ FACTORS = {
             "model_args": {"stem_stride": 1, "stages": 3, "drop_path_rate": 0.1},
         },
         "grey": {"model": "mobilenetv2_050_coordinate", "model_args": {"in_chans": 1}},
+        "activation maps": {
+            "model": "activation_classifier",
+            "backbone": "mobilenetv2_050_coordinate",
+        },
         "sandglass": {"model": "mobilenetv2", "model_args": {"block": "sandglass"}},
         "deepvit": {"model": "deepvit", "model_args": DEEPVIT},
     },
@@ -134,11 +137,9 @@ def possible(case):
         return False
     if case["task"] in PIXELS:
         fits = case["task"] == "deeplabv3" or case["backbone"] not in TRANSFORMERS
-        if case["augmentation"] == "mixup" or case["backbone"] == "small pictures" or not fits:
+        if case["augmentation"] == "mixup" or case["backbone"] in NO_BACKBONES or not fits:
             return False
-    if case["task"] == "activation_classifier" and case["backbone"] == "small pictures":
-        return False
-    if case["task"] in SEVERAL_LABELS and case["loss"] not in ("cross_entropy", "class weights"):
+    if case["task"] == "several labels" and case["loss"] not in ("cross_entropy", "class weights"):
         return False
     if case["insertion"] == RE_ATTENTION:
         return case["backbone"] == "test_vit"
@@ -195,7 +196,7 @@ def data(tmp_path_factory):
     maps = mapped_pictures(tmp_path_factory.mktemp("mapped"), rng)
     return {
         "classify": root,
-        **dict.fromkeys(SEVERAL_LABELS, root / "labels.csv"),
+        "several labels": root / "labels.csv",
         **dict.fromkeys(SEGMENT, masks),
         **dict.fromkeys(DENSE, maps),
     }
@@ -265,19 +266,11 @@ def test_it_trains_a_step_and_evaluates(case, data):
     if case["task"] in DENSE:
         changes = for_maps(case, changes)
         kind = DenseConfig
-    if case["task"] == "activation_classifier":
-        changes = on_a_backbone(case, changes)
     train_a_step(data[case["task"]], changes, kind)
 
 
 def for_pixels(case, changes):
     """Return the changes where the backbone belongs to a network for pixels."""
-    augment = SEGMENT_AUGMENTATION[case["augmentation"]]
-    return {**on_a_backbone(case, changes), "augment": augment}
-
-
-def on_a_backbone(case, changes):
-    """Return the changes where the network's name is that of another's backbone."""
     backbone_args = dict(changes.get("model_args", {}))
     stride = 16 if case["backbone"] in TRANSFORMERS else 32
     channels = backbone_args.pop("in_chans", 3)
@@ -287,6 +280,7 @@ def on_a_backbone(case, changes):
         "model_args": {"output_stride": stride, "in_chans": channels},
         "backbone": changes["model"],
         "backbone_args": backbone_args,
+        "augment": SEGMENT_AUGMENTATION[case["augmentation"]],
     }
 
 
