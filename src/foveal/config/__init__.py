@@ -18,6 +18,7 @@ from foveal.config.dense import (
     MapScoresConfig,
     MapSetConfig,
 )
+from foveal.config.mining import MiningConfig
 from foveal.config.segment import SegmentAugmentConfig, SegmentConfig, SlidingConfig
 from foveal.config.training import BackboneConfig, DataConfig, Insertion, TrainConfig
 from foveal.config.values import build, updated
@@ -37,6 +38,7 @@ __all__ = [
     "Insertion",
     "MapScoresConfig",
     "MapSetConfig",
+    "MiningConfig",
     "SegmentAugmentConfig",
     "SegmentConfig",
     "SlidingConfig",
