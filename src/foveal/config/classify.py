@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from foveal.config.checks import at_least, within
-from foveal.config.training import TrainConfig
+from foveal.config.training import BackboneConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig(TrainConfig):
+class ClassifyConfig(BackboneConfig):
     """Train a network to name what a picture shows.
 
     Attributes:

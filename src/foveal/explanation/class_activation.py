@@ -3,7 +3,8 @@
 The methods differ in the weights alone:
 
 =============  ====================================================================================
-``cam``        of the linear classifier on the average of the maps. Zhou et al. 2016
+``cam``        of the linear classifier on the average of the maps; where the classifier comes
+               before the pooling, the class's own map alone. Zhou et al. 2016
 ``gradcam``    mean over places of the derivatives of the class's score. Selvaraju et al. 2017
 ``gradcam++``  sum over places of their positive part times alpha, see :func:`plus_plus_weights`.
                Chattopadhay et al. 2018
@@ -181,32 +182,55 @@ class _View:
             yield _wide(self.found.as_map(gradient)) / numbers[:, None, None, None]
 
 
-def _cam(view: _View) -> Tensor:
-    """Return the classifier's weights of the targets, [B, T, C].
+def linear_classifier(model: nn.Module, layer: str, found: Look) -> tuple[Tensor, Tensor]:
+    """Return weights [K, C] and bias [K] of the linear classifier on the average of a map.
 
     That the logits are W mean(A) + b is held to the logits themselves, so that no kind of network
     has to be known.
+
+    Args:
+        model: a network.
+        layer: name of the layer whose output A is.
+        found: what the network made of pictures, see :func:`foveal.explanation.looking.look`.
+
+    Raises:
+        ValueError: the logits are none of such a classifier.
     """
-    features, logits, linear = view.features, view.found.logits, view.found.last_linear
+    features = _wide(found.as_map(found.output.detach()))
+    logits, linear = found.logits, found.last_linear
     shape = (logits.shape[1], features.shape[1])
     weight: Any = getattr(linear, "weight", None)
     if logits.ndim == 2 and weight is not None and weight.flatten(1).shape == shape:
         weight = _wide(weight.detach().flatten(1))
         bias: Any = getattr(linear, "bias", None)
-        bias = weight.new_zeros(()) if bias is None else _wide(bias.detach())
+        bias = weight.new_zeros(len(weight)) if bias is None else _wide(bias.detach())
         means = features.mean((2, 3)).to(weight.dtype)
         with torch.autocast(features.device.type, enabled=False):
             expected = means @ weight.T + bias
             scale = (means.abs() @ weight.abs().T + bias.abs()).amax(1, keepdim=True)
-        coarsest = max(torch.finfo(t.dtype).eps for t in (logits, view.found.output))
+        coarsest = max(torch.finfo(t.dtype).eps for t in (logits, found.output))
         error = (logits - expected).abs()
         if not (error > max(1e-3, 8 * coarsest) * scale).any():
-            chosen: Tensor = weight[view.targets]
-            return chosen
+            return weight, bias
     raise ValueError(
         f"cam needs a linear classifier on the average of a map, and the logits of "
-        f"{type(view.model).__name__} are none on that of {view.layer!r}: use gradcam"
+        f"{type(model).__name__} are none on that of {layer!r}: use gradcam"
     )
+
+
+def _cam(view: _View) -> Tensor:
+    """Return the classifier's weights of the targets, [B, T, C].
+
+    Where the classifier comes before the pooling, the layer's maps are the classes' own, whatever
+    the pooling: the weights choose among them.
+    """
+    found = view.found
+    is_classifier = found.last_linear is view.model.get_submodule(view.layer)
+    if is_classifier and found.logits.ndim == 2 and getattr(found.last_linear, "bias", 0) is None:
+        classes = found.logits.shape[1]
+        return torch.eye(classes, device=found.logits.device)[view.targets].to(view.features)
+    weight, _ = linear_classifier(view.model, view.layer, found)
+    return weight[view.targets]
 
 
 def _gradcam(view: _View) -> Tensor:
