@@ -150,9 +150,7 @@ def test_one_stage_after_another_is_the_same_as_all(weak_run, weak_config):
         run = foveal.train(dataclasses.replace(config, stage=stage))
         assert bool(run.metrics) == (stage == "segment")
         if stage == "labels":
-            with pytest.raises(
-                ValueError, match=r"no best\.safetensors yet: go on with it by --re"
-            ):
+            with pytest.raises(ValueError, match=r"no best\.safetensors yet: go on with it"):
                 run.load()
     assert same_weights(run.path, weak_run.path)
     assert run.metrics == pytest.approx(weak_run.metrics, nan_ok=True)
@@ -215,14 +213,10 @@ def test_settings_may_change_until_their_stage_begins(weak_config):
     run = foveal.train(mining)
     assert read_config(run.path).mining.max_steps == 2
     other = dataclasses.replace(mining, mining=MiningConfig(max_steps=2, tau=0.3))
-    with pytest.raises(
-        ValueError, match=r"has another mining\.tau: leave them .* delete .*mining t"
-    ):
+    with pytest.raises(ValueError, match=r"has another mining\.tau: leave them .* delete .*mining"):
         foveal.train(other)
     slower = dataclasses.replace(mining.classifier, lr=1e-7)
-    with pytest.raises(
-        ValueError, match=r"has another classifier\.lr: .* delete .*classifier, .*m"
-    ):
+    with pytest.raises(ValueError, match=r"has another classifier\.lr: .* delete .*classifier,"):
         foveal.train(dataclasses.replace(mining, classifier=slower))
     with pytest.raises(ValueError, match="already holds a run"):
         foveal.train(weak_config)

@@ -9,6 +9,9 @@ from foveal.data import pairs
 from foveal.data.masks import FoundMasks
 from foveal.data.splits import SPLITS
 
+LAYOUT = "pseudo_labels"
+"""Name of the layout."""
+
 SETTINGS = "settings.json"
 """File that tells how the labels were made, and of which splits they are."""
 

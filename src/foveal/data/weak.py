@@ -90,7 +90,8 @@ class WeakData:
         classes: names of the labels: the background's, then those of the K classes.
         colors: of the labels, uint8 [K + 1, 3].
         splits: the pictures of ``train``, ``val`` and ``test`` that have image labels.
-        held_out: the pictures of ``val`` and ``test`` with true masks; empty where there are none.
+        held_out: the pictures of ``val`` and ``test`` with true masks; empty where one of both has
+            none.
         origins: for each split one phrase that says where it came from.
         image_size: side that networks see unless told otherwise, where the layout suggests one.
         notes: sentences to print beside results.
@@ -135,8 +136,8 @@ def read_weak(
 ) -> WeakData:
     """Read pictures with image labels, and the masks that the layout has.
 
-    Masks are for scores alone, and those of training pictures may be missing. Where there are
-    masks, validation and test are those of segmentation, and no picture of them is trained on.
+    The pictures, their splits and their image labels are those of a multi-label classification.
+    Masks are for scores alone, and any of them may be missing.
 
     Args:
         root: folder or file; None for the built-in scenes.
@@ -201,36 +202,17 @@ def _without_masks(found: ClassificationData) -> WeakData:
 def _with_masks(found: ClassificationData, masked: SegmentationData) -> WeakData:
     """Match both by the pictures' names."""
     table, background = _numbering(found, masked)
-    parts = {name: RenumberedMasks(part, table) for name, part in masked.splits.items()}
-    masks = {
-        _key(part.name(index)): (part, index)
-        for part in parts.values()
-        for index in range(len(part))
-    }
-    held_out = {name: parts[name] for name in ("val", "test")}
-    theirs = {
-        name: {_key(part.name(index)) for index in range(len(part))}
-        for name, part in held_out.items()
-    }
-    labelled = {
-        _key(part.name(index)): (part, index)
-        for part in found.splits.values()
-        for index in range(len(part))
-    }
-    train = found.splits["train"]
-    kept = [
-        index
-        for index in range(len(train))
-        if not any(_key(train.name(index)) in names for names in theirs.values())
-    ]
-    splits = {"train": _matched(ChosenPictures(train, np.array(kept, np.int64)), masks)}
-    for name, part in held_out.items():
-        # Those that have image labels, too.
-        both = [labelled.get(_key(part.name(index))) for index in range(len(part))]
-        splits[name] = _matched(_Gathered([one for one in both if one is not None], train), masks)
-    if not kept:
-        raise ValueError(f"{found.root}: every training picture is one of validation or test")
-    origins = {**masked.origins, "train": found.origins["train"]}
+    masks: dict[str, tuple[MaskedPictures, int]] = {}
+    for part in masked.splits.values():
+        renumbered = RenumberedMasks(part, table)
+        for index in range(len(part)):
+            masks[_key(part.name(index))] = (renumbered, index)
+    splits = {name: _matched(part, masks) for name, part in found.splits.items()}
+    held_out = {name: _GatheredMasks([*splits[name].masks.values()]) for name in ("val", "test")}
+    notes = [*found.notes, *masked.notes]
+    if not all(map(len, held_out.values())):
+        held_out = {}
+        notes.append("no masks of val or of test: what is scored by pseudo labels is called pseudo")
     classes = (background, *found.classes)
     colors = voc_palette(len(classes))
     for index, name in enumerate(classes):
@@ -243,9 +225,9 @@ def _with_masks(found: ClassificationData, masked: SegmentationData) -> WeakData
         colors=colors,
         splits=splits,
         held_out=held_out,
-        origins=origins,
+        origins=found.origins,
         image_size=found.image_size,
-        notes=tuple(dict.fromkeys((*found.notes, *masked.notes))),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -276,36 +258,46 @@ def _matched(
     )
 
 
-class _Gathered:
-    """Pictures gathered from several splits.
+class _GatheredMasks:
+    """Pictures with masks, gathered from several collections.
 
     Args:
         chosen: collections and indices there.
-        like: any of them, for the kind of targets.
     """
 
-    def __init__(self, chosen: list[tuple[StoredPictures, int]], like: StoredPictures) -> None:
+    def __init__(self, chosen: list[tuple[MaskedPictures, int]]) -> None:
         self.chosen = chosen
-        empty = like.targets[:0]
-        self.targets = np.concatenate([empty, *(part.targets[k : k + 1] for part, k in chosen)])
 
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def load(self, index: int) -> Image.Image:
-        return self.decode(index)[0]
+    def load(self, index: int) -> tuple[Image.Image, LabelMap]:
+        part, position = self.chosen[index]
+        return part.load(position)
 
-    def decode(self, index: int) -> tuple[Image.Image, str]:
+    def decode(self, index: int) -> tuple[Image.Image, LabelMap, str, str]:
         part, position = self.chosen[index]
         return part.decode(position)
+
+    def labels(self, index: int) -> LabelMap:
+        part, position = self.chosen[index]
+        return part.labels(position)
 
     def probe(self, index: int) -> None:
         part, position = self.chosen[index]
         part.probe(position)
 
+    def size(self, index: int) -> tuple[int, int]:
+        part, position = self.chosen[index]
+        return part.size(position)
+
     def name(self, index: int) -> str:
         part, position = self.chosen[index]
         return part.name(position)
+
+    def mask_name(self, index: int) -> str:
+        part, position = self.chosen[index]
+        return part.mask_name(position)
 
 
 def _key(name: str) -> str:

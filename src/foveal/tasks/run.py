@@ -34,6 +34,7 @@ from foveal.names import nearest, unknown
 from foveal.surgery import holds_inserted, insert
 
 CONFIG, WEIGHTS, METRICS = "config.yaml", "best.safetensors", "metrics.json"
+LABELS = "labels"  # folder of a run from image labels
 # What may change between a run and its continuation without changing its result.
 FREE_TO_CHANGE = {
     "out",

@@ -21,6 +21,7 @@ from lightning import seed_everything
 
 from foveal.config import STAGES, ClassifyConfig, WeakConfig, task_of
 from foveal.data.pictures import DamagedPictureError
+from foveal.data.pseudo_labels import LAYOUT as PSEUDO_LABELS
 from foveal.data.pseudo_labels import SETTINGS
 from foveal.data.weak import WeakData, read_weak
 from foveal.files import replacing
@@ -31,6 +32,7 @@ from foveal.tasks.progress import reading_bar
 from foveal.tasks.report import write_report
 from foveal.tasks.run import (
     CONFIG,
+    LABELS,
     METRICS,
     WEIGHTS,
     Run,
@@ -55,7 +57,6 @@ from foveal.tasks.weak_labels import (
 from foveal.tasks.weak_mining import check_mined_by, mine, mined_splits, pictures_hash
 
 TIMES, PICTURES = "stages.json", "pictures.json"
-LABELS_LAYOUT = "pseudo_labels"
 
 # Which stage a setting is first used in; what is not here is of the segmentation network.
 _USED_IN = {
@@ -228,7 +229,7 @@ class _WeakRun:
             splits = mined_splits(self.config, self.data, self.folder / "mining")
             return all(split.done == split.batches for split in splits.values())
         if stage == "labels":
-            return (self.folder / "labels" / SETTINGS).is_file()
+            return (self.folder / LABELS / SETTINGS).is_file()
         return (self._network(self.config.rounds) / METRICS).is_file()
 
     def _write_time(self, stage: str, seconds: float) -> None:
@@ -256,7 +257,7 @@ class _WeakRun:
 
     def _write_labels(self) -> None:
         splits = mined_splits(self.config, self.data, self.folder / "mining")
-        folder = self.folder / "labels"
+        folder = self.folder / LABELS
         check_mined_by(self.classifier, self.folder / "mining")
         write_labels(self.config, self.data, splits, self.classifier, folder)
         shutil.copyfile(folder / UNMINED, self.folder / UNMINED)
@@ -282,10 +283,10 @@ class _WeakRun:
                 before = self._network(number - 1)
                 write_predictions(self.config, self.data, counts, before, labels)
             out = str(self._network(number))
-            train(self.config.segment_config(str(labels), LABELS_LAYOUT, out), resume=True)
+            train(self.config.segment_config(str(labels), PSEUDO_LABELS, out), resume=True)
 
     def _labels(self, number: int) -> Path:
-        return self.folder / ("labels" if number == 1 else f"labels_{number}")
+        return self.folder / (LABELS if number == 1 else f"{LABELS}_{number}")
 
     def _network(self, number: int) -> Path:
         return self.folder / ("segment" if number == 1 else f"segment_{number}")
@@ -294,7 +295,7 @@ class _WeakRun:
 
     def _mined_scores(self) -> dict[str, Any]:
         """Return the scores of what was mined, of the splits with masks."""
-        found = json.loads((self.folder / "labels" / SCORES).read_text(encoding="utf-8"))
+        found = json.loads((self.folder / LABELS / SCORES).read_text(encoding="utf-8"))
         tables = {name: own for name, own in found.items() if own["pictures"]}
         if "test" not in self.data.parts and "val" in tables:
             tables["test"] = tables["val"]
@@ -316,7 +317,7 @@ class _WeakRun:
         figures_folder = self.folder / "figures"
         figures_folder.mkdir(exist_ok=True)
         splits = mined_splits(self.config, self.data, self.folder / "mining")
-        labels = self.folder / "labels"
+        labels = self.folder / LABELS
         figures = draw_figures(self.data, splits, tables, labels, network, figures_folder)
         main = _main_scores(metrics)
         write_report(
