@@ -10,8 +10,10 @@ import pytest
 from foveal.config import (
     DENSE_TASKS,
     TASK_CONFIGS,
+    ActivationConfig,
     AugmentConfig,
     ClassifyConfig,
+    CrfConfig,
     DataConfig,
     DenseAugmentConfig,
     DenseConfig,
@@ -20,9 +22,13 @@ from foveal.config import (
     Insertion,
     MapScoresConfig,
     MapSetConfig,
+    MiningConfig,
+    PseudoLabelConfig,
     SegmentAugmentConfig,
     SegmentConfig,
     SlidingConfig,
+    WeakClassifierConfig,
+    WeakConfig,
     from_dict,
     task_of,
     to_dict,
@@ -133,7 +139,7 @@ def test_whole_numbers_are_accepted_where_a_float_is_wanted():
 
 def test_only_task_configs_have_a_task():
     with pytest.raises(
-        TypeError, match="ClassifyConfig or SegmentConfig or DenseConfig, not DataC"
+        TypeError, match="ClassifyConfig or SegmentConfig or DenseConfig or WeakConfig, not DataC"
     ):
         task_of(DataConfig())
 
@@ -141,6 +147,7 @@ def test_only_task_configs_have_a_task():
 def test_every_field_is_documented():
     parts = (AugmentConfig, DataConfig, Insertion, SlidingConfig, SegmentAugmentConfig)
     parts += (DenseAugmentConfig, DenseDataConfig, InferenceConfig, MapScoresConfig, MapSetConfig)
+    parts += (WeakClassifierConfig, ActivationConfig, PseudoLabelConfig, CrfConfig, MiningConfig)
     for config_class in (*TASK_CONFIGS.values(), *parts):
         documentation = "".join(str(c.__doc__) for c in config_class.__mro__)
         fields = [f.name for f in dataclasses.fields(config_class)]
