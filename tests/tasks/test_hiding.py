@@ -166,6 +166,14 @@ def test_a_resumed_run_hides_the_same(
 ):
     config = mined(config) if kind == "mined" else plain(config, hide_weight=0.5)
     config = replaced(config, epochs=2)
+    changed, forward = [], HiddenRegions.forward
+
+    def counting(self, x, target):
+        hidden = forward(self, x, target)
+        changed.append(int((hidden[0] != x).flatten(1).any(1).sum()))
+        return hidden
+
+    monkeypatch.setattr(HiddenRegions, "forward", counting)
     whole = foveal.train(replaced(config, out=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
         interrupt_after(patch, 7)  # of 5 in an epoch
@@ -178,7 +186,9 @@ def test_a_resumed_run_hides_the_same(
     assert states[0].keys() == states[1].keys()
     assert all(value.equal(states[1][key]) for key, value in states[0].items())
     assert run.metrics == whole.metrics
-    if kind == "mined":  # the miner's weights are those at the beginning of the last epoch
+    if kind == "mined":
+        assert sum(changed) > 10
+        # The miner's weights are those at the beginning of the last epoch.
         key = "classifier.weight"
         copies = [k for k in states[0] if k.startswith("hiding.") and k.endswith(key)]
         assert len(copies) == 1
