@@ -383,7 +383,7 @@ def activation_maps(
     views = [(scale, mirrored) for scale in scales for mirrored in (False, True)[: 1 + mirror]]
     total = torch.zeros(())
     for i, (scale, mirrored) in enumerate(views):
-        seen, area = _seen(x, scale, mirrored), region
+        seen, area = view_at(x, scale, mirrored=mirrored), region
         if isinstance(region, Tensor) and mirrored:
             area = region.flip(-1)
         same = scale == 1 and not mirrored
@@ -407,7 +407,8 @@ def activation_maps(
     )
 
 
-def _seen(x: Tensor, scale: float, mirrored: bool) -> Tensor:
+def view_at(x: Tensor, scale: float, *, mirrored: bool = False) -> Tensor:
+    """Return pictures [B, C, H, W] at another scale, bilinearly, or their mirror images."""
     if scale != 1:
         sides = [max(1, round(scale * side)) for side in x.shape[2:]]
         x = interpolate(x, sides, mode="bilinear", align_corners=False)

@@ -5,6 +5,7 @@ abstract leaves open is ours.
 """
 
 from foveal.config import MiningConfig
+from foveal.mining.activations import with_activations
 from foveal.mining.miner import MiningState, RegionMiner
 from foveal.mining.modulator import Modulator, presence
 from foveal.mining.result import REASONS, MiningResult
@@ -17,4 +18,5 @@ __all__ = [
     "Modulator",
     "RegionMiner",
     "presence",
+    "with_activations",
 ]
