@@ -4,6 +4,8 @@ import dataclasses
 import os
 import signal
 import time
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ from foveal.data.masks import FoundMasks
 from foveal.data.parts import Found
 from foveal.data.transforms import WholePreprocess
 from foveal.models import TASK_NETWORKS
+from foveal.models.activation_classifier import ActivationClassifier
 from foveal.tasks.checkpointing import SaveRun
 from foveal.tasks.run import WEIGHTS, save_weights, write_config
 
@@ -408,28 +411,27 @@ def read_toy_masks():
     )
 
 
-class ColorMaps(nn.Module):
-    """A classifier whose activations are differences of colours from the start."""
+class Colors(nn.Module):
+    """A backbone whose only map is a small copy of the picture."""
 
-    def __init__(self, num_classes=2, in_chans=3, pretrained=False):
+    feature_info = SimpleNamespace(channels=lambda: [3])
+    default_cfg: ClassVar = {}
+
+    def __init__(self):
         super().__init__()
-        self.num_classes, self.in_chans = num_classes, in_chans
-        self.classifier = nn.Conv2d(3, num_classes, 1, bias=False)
-        blue_and_orange = torch.tensor([[-1.0, 0.0, 1.0], [1.0, 0.0, -1.0]])
-        self.classifier.weight.data = blue_and_orange[:num_classes, :, None, None].clone()
-
-    def features(self, x):
-        return nn.functional.avg_pool2d(x, 2)
-
-    def head(self, features):
-        maps = self.classifier(features)
-        return maps.flatten(2).sort(2, descending=True).values[:, :, :9].mean(2), maps
-
-    def forward_maps(self, x):
-        return self.head(self.features(x))
+        self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x):
-        return self.forward_maps(x)[0]
+        return [self.scale * nn.functional.avg_pool2d(x, 2)]
+
+
+def color_maps(num_classes=2, in_chans=3, pretrained=False):
+    """Return a classifier whose activations are differences of colours from the start."""
+    network = ActivationClassifier(Colors(), num_classes)
+    blue_and_orange = torch.tensor([[-1.0, 0.0, 1.0], [1.0, 0.0, -1.0]])
+    with torch.no_grad():
+        network.classifier.weight.copy_(blue_and_orange[:num_classes, :, None, None])
+    return network
 
 
 @pytest.fixture(scope="session")
@@ -446,7 +448,7 @@ def toys():
             also={"segment": read_toy_masks},
         )
         patch.setitem(LAYOUTS, "toys", layout)
-        patch.setitem(TASK_NETWORKS, "color_maps", ("classify", ColorMaps))
+        patch.setitem(TASK_NETWORKS, "color_maps", ("classify", color_maps))
         yield "toys"
 
 

@@ -29,20 +29,21 @@ class WeakClassifierConfig(ClassifyConfig):
         model: a network whose class activations can be read: ``activation_classifier``, or a
             network that ends in global average pooling and one linear layer, such as ``resnet50``.
         multi_label: true: a picture may show several classes.
-        epochs: passes over the training pictures.
-        lr: learning rate at the peak of the schedule.
+        hide_weight: weight of a second loss, on the same pictures with a part of each hidden, such
+            as mining shows them; 0 is off.
     """
 
     model: str = "activation_classifier"
     multi_label: bool = True
+    hide_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not self.multi_label:
             raise ValueError(
                 "classifier.multi_label is true in every run from labels of whole pictures: leave "
                 "it out"
             )
+        super().__post_init__()
         default = TrainConfig()
         for name in _OF_THE_RUN:
             if getattr(self, name) != getattr(default, name):

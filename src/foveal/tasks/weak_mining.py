@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from foveal.config import WeakConfig
@@ -21,7 +21,7 @@ from foveal.data.sampling import BatchSampler
 from foveal.data.transforms import Preprocess, with_channels
 from foveal.data.weak import WeakData, WeakPictures
 from foveal.files import replacing
-from foveal.mining import MiningResult, Modulator, RegionMiner
+from foveal.mining import MiningResult, Modulator, RegionMiner, with_activations
 from foveal.mining.looking import looking
 from foveal.tasks.progress import reading_bar
 from foveal.tasks.run import WEIGHTS, load, write_json
@@ -141,7 +141,8 @@ def mine(config: WeakConfig, data: WeakData, classifier: Path, folder: Path) -> 
     _check_same(_settings(config, data, classifier, side), folder)
     on_gpu = config.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
-    model = activations_of(network.to(device), config)
+    how = config.activation
+    model = with_activations(network.to(device), scales=how.scales, mirror=how.flip)
     transform = _Squeezed(network.preprocess, side)
     splits = mined_splits(config, data, folder)
 
@@ -292,23 +293,3 @@ def _check_classes(own: tuple[str, ...], wanted: tuple[str, ...], classifier: Pa
             f"{classifier} has learned the classes {', '.join(own)}, and these pictures are "
             f"labelled with {', '.join(wanted)}: both must be the same, in one order"
         )
-
-
-def activations_of(network: nn.Module, config: WeakConfig) -> Any:
-    """Return what a classifier says and sees: pictures -> (logits, class activations)."""
-    return _Maps(network)
-
-
-class _Maps(nn.Module):
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Any:
-        return self.network.forward_maps(x)
-
-    def features(self, x: Tensor) -> Any:
-        return self.network.features(x)
-
-    def head(self, x: Tensor) -> Any:
-        return self.network.head(x)
