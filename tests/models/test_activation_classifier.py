@@ -188,6 +188,26 @@ def test_cam_of_the_mean_is_that_of_a_linear_layer_behind_it():
         assert a.score == pytest.approx(b.score, abs=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1.0, -3.0])
+def test_cam_is_refused_where_logits_are_no_values_of_their_maps(scale):
+    """What comes after a last convolution is seen in the logits."""
+
+    class Scaled(torch.nn.Module):
+        def forward(self, maps):
+            return scale * maps.mean((2, 3))
+
+    conv = torch.nn.Conv2d(3, 4, 1, bias=False)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3), torch.nn.ReLU(), conv, Scaled())
+    if scale == 1:
+        assert foveal.explain(net, pictures(), method="cam", target=1)[0].layer == "2"
+    else:
+        with pytest.raises(ValueError, match="cam needs a linear classifier on the average"):
+            foveal.explain(net, pictures(), method="cam", target=1)
+    other = torch.nn.Sequential(net[:3], Scaled(), torch.nn.Softmax(1), torch.nn.Flatten())
+    with pytest.raises(ValueError, match="cam needs a linear classifier on the average"):
+        foveal.explain(other, 100 * pictures(), method="cam", target=1)
+
+
 def test_wrong_input_gets_one_sentence():
     for arguments, error, message in [
         ({"pooling": "top_k"}, ValueError, "unknown pooling 'top_k': did you mean 'topk'"),

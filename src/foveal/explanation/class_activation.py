@@ -224,13 +224,24 @@ def _cam(view: _View) -> Tensor:
     Where the classifier comes before the pooling, the layer's maps are the classes' own, whatever
     the pooling: the weights choose among them.
     """
-    found = view.found
-    is_classifier = found.last_linear is view.model.get_submodule(view.layer)
-    if is_classifier and found.logits.ndim == 2 and getattr(found.last_linear, "bias", 0) is None:
-        classes = found.logits.shape[1]
-        return torch.eye(classes, device=found.logits.device)[view.targets].to(view.features)
-    weight, _ = linear_classifier(view.model, view.layer, found)
+    if _are_classes(view):
+        classes = torch.eye(view.features.shape[1], device=view.features.device)
+        return classes[view.targets].to(view.features)
+    weight, _ = linear_classifier(view.model, view.layer, view.found)
     return weight[view.targets]
+
+
+def _are_classes(view: _View) -> bool:
+    """Tell whether the layer is a classifier without bias, and each logit one value of its map."""
+    logits, features, last = view.found.logits, view.features, view.found.last_linear
+    if last is not view.model.get_submodule(view.layer) or getattr(last, "bias", None) is not None:
+        return False
+    if logits.ndim != 2 or logits.shape[1] != features.shape[1] or features.numel() == 0:
+        return False
+    low, high = features.amin((2, 3)), features.amax((2, 3))
+    coarsest = max(torch.finfo(t.dtype).eps for t in (logits, view.found.output))
+    slack = max(1e-3, 8 * coarsest) * features.abs().amax((2, 3))
+    return bool(((logits >= low - slack) & (logits <= high + slack)).all())
 
 
 def _gradcam(view: _View) -> Tensor:
