@@ -13,7 +13,7 @@ import foveal
 from foveal.cli import main
 from foveal.cli.explain import METHODS as COMMAND_METHODS
 from foveal.data.transforms import Preprocess, WholePreprocess
-from foveal.explanation import METHODS
+from foveal.explanation import METHODS, deletion_insertion, read_gates
 from foveal.tasks.explaining import explain
 from foveal.tasks.explanation_files import save_gates
 
@@ -94,6 +94,10 @@ def test_any_network_of_timm_prepares_pictures_as_timm_says():
         ({"target": "gren"}, "unknown class 'gren': did you mean 'green'"),
         ({"target": 2}, "there is no class 2: the network has 2, 0 to 1"),
         ({"target": [0, 1]}, "one for each of the 1 pictures, not 2"),
+        ({"target": [None]}, "cannot be asked for alone"),
+        ({"method": "collapse"}, "use foveal.explanation.attention_collapse"),
+        ({"method": "gates"}, "Brightness has no gates that lie over a picture"),
+        ({"method": "gates", "target": 1}, "leave target out"),
         ({"layer": "conf"}, "did you mean 'conv'"),
     ],
 )
@@ -102,8 +106,40 @@ def test_wrong_input_is_told_in_one_sentence(given, message):
         explain(Brightness(), half_red(40, 40), **given)
 
 
+def test_pictures_of_one_size_are_explained_together_and_others_apart():
+    sizes, seen = [(40, 40), (80, 80), (64, 40), (40, 64)], []
+    network = Brightness()
+    network.register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
+    pictures = [half_red(*size) for size in sizes]
+    together = explain(network, pictures, method="scorecam", target=[[0, 1]] * 4)
+    assert max(seen) >= 4  # all are prepared to 40 pixels
+    assert [one.target for one in together] == [0, 1] * 4
+    assert [one.size for one in together[::2]] == [(40, 40), (80, 80), (40, 64), (64, 40)]
+    alone = [explain(network, p, method="scorecam", target=t)[0] for p in pictures for t in (0, 1)]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.map, other.map)
+    network.preprocess = WholePreprocess(image_size=40, mean=(0.0,) * 3, std=(1.0,) * 3)
+    together = explain(network, pictures, method="cam", target=0)
+    assert [one.map.shape for one in together] == [(40, 40), (80, 80), (40, 64), (64, 40)]
+    with pytest.raises(ValueError, match="the same number of classes for each picture"):
+        explain(network, pictures[:2], method="cam", target=[[0], [0, 1]])
+
+
+def test_gates_are_maps_of_every_layer_that_has_some():
+    network = foveal.create_model("resnet18_triplet", num_classes=5).eval()
+    x = torch.rand(2, 3, 64, 96)
+    found = explain(network, x, method="gates")
+    read = [one for one in read_gates(network, x) if one.map is not None]
+    assert [one.layer for one in found] == [one.layer for one in read] * 2
+    torch.testing.assert_close(found[len(read)].raw, read[0].map[1])
+    assert found[0].map.shape == (64, 96)
+    assert found[0].target is None
+    (first, *_) = explain(network, half_red(90, 70), method="gates", kinds=["triplet"])
+    assert first.map.shape == (70, 90)
+
+
 def test_the_command_knows_all_methods():
-    assert set(COMMAND_METHODS) == {*METHODS, "gates", "collapse"}
+    assert set(COMMAND_METHODS) == {*METHODS, "collapse"}
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +170,18 @@ def test_the_command_writes_figures_and_data(run, tmp_path):
         assert [arrays[row["array"]].shape for row in rows] == [(40, 50), (32, 32)]
     with Image.open(out / "explanations.png") as drawn:
         assert drawn.size[0] > 200
+    several = [*words, "--target", "Bag", "3", "--scales", "0.5", "1", "--mirror"]
+    assert main([*several, "--faithfulness", "--out", str(out)]) == 0
+    rows = json.loads((out / "explanations.json").read_text())
+    assert [row["target"] for row in rows] == [8, 3] * 2
+    network = run.load()
+    with Image.open(tmp_path / "b.png") as picture:
+        x = network.preprocess(picture.convert("RGB"))[None]
+    with np.load(out / "explanations.npz") as arrays:  # b is as large as what the network sees
+        maps = torch.from_numpy(arrays[rows[3]["array"]])[None]
+    expected = deletion_insertion(network, x, maps, 3)
+    assert rows[3]["deletion"] == pytest.approx(expected.deletion.item(), abs=1e-5)
+    assert rows[3]["insertion"] == pytest.approx(expected.insertion.item(), abs=1e-5)
     assert main([*words, "--method", "gates", "--out", str(out)]) == 0
     with np.load(out / "gates.npz") as arrays:
         assert any(name.endswith("parts/hw") for name in arrays)
@@ -147,6 +195,10 @@ def test_the_command_refuses_what_the_network_does_not_have(run, tmp_path, capsy
     assert "has no attention whose maps can be read" in capsys.readouterr().err
     assert main([*words, "--method", "gates", "--target", "Bag"]) == 2
     assert "leave target out" in capsys.readouterr().err
+    assert main([*words, "--method", "gates", "--mirror"]) == 2
+    assert "leave mirror out" in capsys.readouterr().err
+    assert main([*words, "--heads", "max"]) == 2
+    assert "unknown gradcam option 'heads'" in capsys.readouterr().err
     assert main([*words, "--target", "Bagg"]) == 2
     assert "did you mean 'Bag'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

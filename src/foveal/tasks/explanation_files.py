@@ -1,60 +1,143 @@
-"""Explanations of a run's network, drawn over the pictures and as data."""
+"""``foveal explain``: explanations of a run's network, drawn over the pictures and as data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure as Canvas
+from PIL import Image
 
 from foveal.data.pictures import printable
 from foveal.explanation import (
     Explanation,
     Gates,
     attention_collapse,
+    deletion_insertion,
     gate_arrays,
     read_gates,
 )
 from foveal.files import replacing
 from foveal.tasks.collapse_figure import draw_collapse
-from foveal.tasks.gate_figures import choices_canvas, draw_gates, draw_over
-from foveal.tasks.prediction import Picture
+from foveal.tasks.explaining import (
+    Device,
+    Target,
+    check_has_classes,
+    explained_batches,
+    network_of,
+    open_pictures,
+)
+from foveal.tasks.gate_figures import (
+    choices_canvas,
+    draw_bar,
+    draw_gates,
+    draw_over,
+    shape_of,
+)
+from foveal.tasks.prediction import Picture, Source
 from foveal.tasks.report import INK, short, write_canvas
-from foveal.tasks.run import write_json
+from foveal.tasks.run import Run, write_json
 
 COLUMNS = 4
 DRAWN, GATES_DRAWN = 64, 8  # explanations in one figure; pictures in one of gates
 
 
-def save_explanations(
-    found: Sequence[Explanation],
-    pictures: Sequence[Picture],
-    classes: Sequence[str],
-    folder: Path,
+def explain_files(
+    run: str | Path | Run,
+    images: Source | Iterable[Source],
+    out: Path,
+    *,
+    method: str = "gradcam",
+    target: Target = None,
+    device: Device = "auto",
+    faithfulness: bool = False,
+    **options: Any,
+) -> list[Path]:
+    """Write explanations of pictures as figures and data, and return the paths.
+
+    Args:
+        run: as of :func:`foveal.explain`.
+        images: likewise, without tensors.
+        out: the folder.
+        method: likewise; also ``collapse``, of a vision transformer over all pictures.
+        target: as of :func:`foveal.explain`; several words or numbers are classes for all pictures.
+        device: as of :func:`foveal.explain`.
+        faithfulness: also score each map by deletion and insertion.
+        **options: of the method, such as ``layer``.
+
+    Raises:
+        ValueError: as of :func:`foveal.explain`; something that the method does not have.
+        TypeError: an option that the method does not have.
+    """
+    if method in _OF_LAYERS:
+        given = {"target": target is not None, "faithfulness": faithfulness}
+        for name in (*options, *(name for name, is_given in given.items() if is_given)):
+            raise ValueError(f"{method} is the same for all classes and layers: leave {name} out")
+    else:
+        check_has_classes(run)
+    model: Any = network_of(run, device)
+    pictures = open_pictures(images)
+    if method in _OF_LAYERS:
+        return _OF_LAYERS[method](model, pictures, out)
+    if isinstance(target, list):
+        target = [target] * len(pictures)
+    drawn: list[_Explained] = []
+    for batch in explained_batches(model, [p for _, p in pictures], method, target, **options):
+        scores = _faithfulness(model, batch.x, batch.found) if faithfulness else None
+        for k, of_picture in enumerate(batch.placed):
+            picture = pictures[len(drawn)]
+            first = k * len(of_picture)
+            own = scores[first : first + len(of_picture)] if scores else None
+            drawn.append(_Explained(*picture, of_picture, own))
+    return _save_explanations(drawn, model.classes, out)
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """A picture, the explanations of it, and how each one fares in deletion and insertion."""
+
+    path: str
+    picture: Image.Image
+    found: Sequence[Explanation]
+    scores: Sequence[tuple[float, float]] | None
+
+
+def _faithfulness(
+    model: Any, x: torch.Tensor, found: Sequence[Explanation]
+) -> list[tuple[float, float]]:
+    """Return deletion and insertion of each map, for the class that it explains."""
+    each = len(found) // len(x)
+    maps = torch.stack([one.map for one in found])
+    classes = [one.target for one in found if one.target is not None]
+    targets = classes or None  # attention knows no classes: the predicted one
+    result = deletion_insertion(model, x.repeat_interleave(each, 0), maps, targets)
+    return list(zip(result.deletion.tolist(), result.insertion.tolist(), strict=True))
+
+
+def _save_explanations(
+    explained: Sequence[_Explained], classes: Sequence[str], folder: Path
 ) -> list[Path]:
     """Write ``explanations.json``, ``explanations.npz`` and ``explanations.png``.
 
     Args:
-        found: as many for each picture, picture by picture.
-        pictures: (path or "", picture) each.
+        explained: pictures, each with as many explanations.
         classes: names of the classes; empty where there are none.
         folder: where the files go.
 
     Returns:
         The paths.
     """
-    each = len(found) // max(len(pictures), 1)
     rows: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {}
-    for number, one in enumerate(found):
-        path, _ = pictures[number // each]
-        key = f"{number // each:05d}_{Path(path).stem}"
-        key += "" if one.target is None else f"_{one.target}"
-        arrays[key] = one.map.numpy()
-        rows.append(
-            {
-                "path": printable(path),
+    for number, picture in enumerate(explained):
+        for k, one in enumerate(picture.found):
+            key = f"{number:05d}_{Path(picture.path).stem}"
+            key += "" if one.target is None else f"_{one.target}"
+            arrays[key] = one.map.numpy()
+            row = {
+                "path": printable(picture.path),
                 "method": one.method,
                 "layer": one.layer,
                 "target": one.target,
@@ -62,41 +145,51 @@ def save_explanations(
                 "score": one.score,
                 "array": key,
             }
-        )
+            if picture.scores is not None:
+                row |= dict(zip(("deletion", "insertion"), picture.scores[k], strict=True))
+            rows.append(row)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"explanations.{kind}" for kind in ("json", "npz", "png")]
     write_json(files[0], rows)
     with replacing(files[1]) as file, file.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
-    write_canvas(_canvas(found[:DRAWN], pictures, each, classes), files[2])
+    each = max(len(explained[0].found), 1) if explained else 1
+    write_canvas(_canvas(explained[: max(DRAWN // each, 1)], classes), files[2])
     return files
 
 
-def _canvas(
-    found: Sequence[Explanation], pictures: Sequence[Picture], each: int, classes: Sequence[str]
-) -> Canvas:
+def _canvas(explained: Sequence[_Explained], classes: Sequence[str]) -> Canvas:
     """Return pictures beside the maps over them, some pairs in a row."""
-    panels = max(each, 1) + 1
-    shown = -(-len(found) // max(each, 1))
-    across = max(1, COLUMNS * 2 // panels)
-    rows = -(-shown // across)
-    canvas = Canvas(figsize=(1.9 * panels * across, 2.2 * rows), layout="constrained")
-    cells = canvas.subplots(rows, panels * across, squeeze=False)
+    panels = max(len(one.found) for one in explained) + 1
+    across = min(max(1, COLUMNS * 2 // panels), len(explained))
+    rows = -(-len(explained) // across)
+    heights = [
+        max(shape_of(one.picture.height, one.picture.width) for one in explained[k : k + across])
+        for k in range(0, len(explained), across)
+    ]
+    text = 0.55 if explained[0].scores is None else 0.7  # above and below a map, inches
+    size = (1.9 * panels * across, 1.9 * sum(heights) + text * rows + 0.4)
+    canvas = Canvas(figsize=size, layout="constrained")
+    cells = canvas.subplots(rows, panels * across, squeeze=False, height_ratios=heights)
     for axes in cells.flatten():
         axes.axis("off")
-    for number in range(shown):
+    style: dict[str, Any] = {"fontsize": 7, "color": INK, "parse_math": False}
+    for number, one in enumerate(explained):
         row = cells[number // across][panels * (number % across) :]
-        picture = np.asarray(pictures[number][1].convert("RGB"), np.float32) / 255
+        picture = np.asarray(one.picture.convert("RGB"), np.float32) / 255
         row[0].imshow(picture)
-        path = Path(pictures[number][0]).stem
-        row[0].set_title(short(path, 18), fontsize=7, color=INK, parse_math=False)
-        for axes, one in zip(row[1:panels], found[number * each :], strict=False):
+        row[0].set_title(short(Path(one.path).stem, 18), **style)
+        for k, (axes, found) in enumerate(zip(row[1:panels], one.found, strict=False)):
             axes.axis("on")
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-            draw_over(axes, picture, one.map)
-            axes.set_title(_told(one, classes), fontsize=7, color=INK, parse_math=False)
+            draw_over(axes, picture, found.map)
+            title = _told(found, classes)
+            if one.scores is not None:
+                title += "\ndeletion {:.2f}, insertion {:.2f}".format(*one.scores[k])
+            axes.set_title(title, **style)
+    draw_bar(canvas, cells)
     return canvas
 
 
@@ -157,3 +250,7 @@ def save_collapse(model: Any, pictures: Sequence[Picture], folder: Path) -> list
         }
         np.savez_compressed(stream, layers=np.array(found.layers), **values)
     return [folder / "collapse.npz", draw_collapse(found, folder).path]
+
+
+# What is of all layers, and so neither of a class nor of a layer.
+_OF_LAYERS = {"gates": save_gates, "collapse": save_collapse}
