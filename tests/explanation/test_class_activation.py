@@ -583,6 +583,23 @@ def test_a_layer_followed_by_an_in_place_change_is_read_before_it():
     torch.testing.assert_close(found.maps[:, 0], maps, rtol=1e-4, atol=1e-6)
 
 
+def test_a_network_may_change_its_input_in_place():
+    class Normalising(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return self.network(x.sub_(0.5).mul_(2))
+
+    network = Small()
+    x = torch.rand(2, 3, 12, 16)
+    given = x.clone()
+    found = activation_maps(Normalising(network), given, 1, layer="network.last")
+    assert torch.equal(given, x)
+    torch.testing.assert_close(found.maps, activation_maps(network, (x - 0.5) * 2, 1).maps)
+
+
 def test_a_compiled_network_runs_eagerly():
     def backend(graph, inputs):
         raise AssertionError

@@ -179,8 +179,7 @@ def find_layer(model: nn.Module, x: Tensor) -> str:
 def run(model: nn.Module, x: Tensor) -> Tensor:
     """Return a network's logits in evaluation mode, without derivatives unless a hook wants them.
 
-    Hooks run in compiled networks too. Autocast's copies of the weights are made anew and not kept:
-    without derivatives they would spoil a training step of the caller's.
+    Hooks run in compiled networks too.
 
     Args:
         model: any network; its mode and statistics are the same afterwards.
@@ -193,19 +192,15 @@ def run(model: nn.Module, x: Tensor) -> Tensor:
         ValueError: the network returns something else, or ``x`` is no batch of pictures.
     """
     _check_pictures(x)
-    cached = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        with (
-            keeping_state(model, training=False),
-            torch.compiler.set_stance("force_eager"),
-            torch.inference_mode(False),
-            torch.no_grad(),
-        ):
-            # What was made in inference mode cannot be derived.
-            logits = model(x.clone() if x.is_inference() else x.detach())
-    finally:
-        torch.set_autocast_cache_enabled(cached)
+    with (
+        keeping_state(model, training=False),
+        torch.compiler.set_stance("force_eager"),
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):
+        # A copy, as the network may change it in place; and what was made in inference mode
+        # cannot be derived.
+        logits = model(x.clone())
     if isinstance(logits, Tensor) and logits.ndim in (2, 4) and logits.shape[1] > 0:
         return logits
     what = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
