@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -375,6 +376,52 @@ def test_networks_that_keep_channels_last_are_read_as_they_are():
         features = swin.forward_features(x)  # [B, H, W, C]
     expected = torch.einsum("kc,bhwc->bkhw", swin.head.fc.weight, features)
     torch.testing.assert_close(found.maps, expected.detach())
+
+
+class Last(nn.Module):
+    """Blocks of maps [B, h, w, C], as VOLO's, on patches of 8 pixels, and the classifier."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(3, 12, 8, stride=8)
+        self.blocks = nn.Sequential(*(nn.Sequential(nn.LayerNorm(12), Turned()) for _ in range(2)))
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.patches(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+class Turned(nn.Module):
+    def forward(self, x):
+        return x.sin()
+
+
+def test_blocks_of_norms_over_the_last_dimension_have_channels_there():
+    network, x = Last().double(), torch.randn(2, 3, 24, 40).double()
+    with torch.no_grad():
+        features = network.blocks(network.patches(x).permute(0, 2, 3, 1))
+    found = activation_maps(network, x, "all", "cam", relu=False)
+    assert found.layer == "blocks"
+    weight = network.head.weight.detach()
+    expected = torch.einsum("kc,bhwc->bkhw", weight, features)
+    torch.testing.assert_close(found.maps, expected)
+    within = nn.Sequential(nn.Identity(), network)
+    torch.testing.assert_close(activation_maps(within, x, "all", "cam", relu=False).maps, expected)
+    assert activation_maps(network, x, 1, layer="patches").maps.shape == (2, 1, 3, 5)
+
+
+def test_a_map_as_wide_as_a_layer_has_tokens_is_a_map():
+    # At 128 pixels the last map has 4 x 4 places, which the last transformer takes as 4 tokens.
+    network = foveal.create_model("mobilevit_xxs", num_classes=3)
+    assert find_layer(network, torch.randn(1, 3, 128, 128)) == "final_conv"
+
+
+def test_queries_of_pooling_are_not_taken_for_maps():
+    vit = VisionTransformer(
+        img_size=48, patch_size=8, embed_dim=24, depth=2, num_heads=2, global_pool="map"
+    )
+    assert find_layer(vit, torch.randn(1, 3, 48, 48)) == "blocks.1.norm1"
 
 
 def test_attention_matrices_are_not_taken_for_maps():
