@@ -245,6 +245,9 @@ def test_targets_are_the_predicted_class_one_class_one_each_or_several_each():
         (-1, "no class -1"),
         ([0, 1], "each of the 3 pictures"),
         (1.5, "numbers of classes"),
+        ([None, 1, 2], r"all numbers; not \[None, 1, 2\]"),
+        ([[0], [1, 2], [3]], "as many for each, all numbers; not"),
+        ({0, 1}, "all numbers; not"),
         ("al", "did you mean 'all'"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -446,6 +449,8 @@ def test_wrong_layers_are_told_in_one_sentence():
         activation_maps(network, x, layer="conv_2")
     with pytest.raises(ValueError, match=r"layer 'head' .* returns a tensor \[1, 5\]"):
         activation_maps(network, x, layer="head")
+    with pytest.raises(TypeError, match="layer must be the name of a module, not Conv2d"):
+        activation_maps(network, x, layer=network.conv2)
     network.spare = nn.Conv2d(3, 3, 1)
     with pytest.raises(ValueError, match="layer 'spare' does not run in Small"):
         activation_maps(network, x, layer="spare")
@@ -469,8 +474,10 @@ def test_other_wrong_input_is_told_in_one_sentence():
     with pytest.raises(ValueError, match=r"did you mean 'gradcam\+\+'"):
         activation_maps(network, x, method="gradcam+")
     for options, message in (
-        ({"scales": ()}, "scales must be one or more numbers above 0"),
+        ({"scales": ()}, "scales must be a list of one or more numbers above 0"),
         ({"scales": (1, 0)}, "scales must be"),
+        ({"scales": 0.5}, "scales must be a list of .* not 0.5"),
+        ({"scales": [float("inf")]}, "scales must be"),
         ({"normalize": "mean"}, "unknown normalisation"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"max_channels": 0}, "max_channels"),

@@ -77,7 +77,20 @@ def test_a_tensor_is_taken_as_prepared_and_targets_may_differ():
     pictures = [half_red(40, 40)] * 2
     found = explain(Brightness(), pictures, method="gradcam", target=["green", 0])
     assert [one.target for one in found] == [1, 0]
+    found = explain(Brightness(), pictures, method="gradcam", target=np.array([1, 0]))
+    assert [one.target for one in found] == [1, 0]
     assert len(explain(Brightness(), pictures, method="gradcam", target="all")) == 4
+    with pytest.raises(ValueError, match=r"floating-point numbers .* not torch.uint8"):
+        explain(Brightness(), (255 * x).to(torch.uint8))
+
+
+def test_numbers_in_letters_are_names_of_classes_first():
+    network = Brightness()
+    network.classes = ("1", "0")  # as folders of digits may be in any order
+    found = explain(network, [half_red(40, 40)] * 2, method="cam", target=["0", "1"])
+    assert [one.target for one in found] == [1, 0]
+    network.classes = ("red", "green")
+    assert explain(network, half_red(40, 40), method="cam", target="1")[0].target == 1
 
 
 def test_any_network_of_timm_prepares_pictures_as_timm_says():

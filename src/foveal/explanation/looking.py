@@ -77,10 +77,13 @@ def look(model: nn.Module, x: Tensor, layer: str, *, gradients: bool = False) ->
     Raises:
         ValueError: an unknown layer, one that does not run, or whose output is no map and no
             tokens of one; a network whose output is not one tensor of logits.
+        TypeError: a layer that is not given by its name.
     """
     model = plain(model)
     _check_pictures(x)
     modules = dict(model.named_modules())
+    if not isinstance(layer, str):
+        raise TypeError(f"layer must be the name of a module, not {type(layer).__name__}")
     if layer not in modules or not layer:
         raise ValueError(unknown("layer", layer, [name for name in modules if name]))
     if gradients:

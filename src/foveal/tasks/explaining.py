@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ from foveal.tasks.classify import preprocess_of
 from foveal.tasks.prediction import Picture, Source, expand_source, open_source
 from foveal.tasks.run import Run, load, read_config, run_folder
 
-Target = int | str | Sequence[int | str | Sequence[int | str]] | Tensor | None
+Target = int | str | Sequence[int | str | Sequence[int | str]] | Tensor | NDArray[Any] | None
 Device = Literal["auto", "cpu", "cuda"]
 
 EXPLAINED = ("classify", "segment")
@@ -83,7 +85,8 @@ def explain(
     model = network_of(run_or_model, device)
     if isinstance(images, Tensor):
         parameter = next(model.parameters(), torch.empty(0))
-        x = images.to(parameter.device, parameter.dtype)
+        kind = parameter.dtype if images.is_floating_point() else images.dtype  # which is refused
+        x = images.to(parameter.device, kind)
         return explain_batch(model, x, method, _numbers(model, target), **options)
     pictures = [image for _, image in open_pictures(images)]
     explained = explained_batches(model, pictures, method, target, **options)
@@ -127,7 +130,7 @@ def explained_batches(
     parameter = next(model.parameters(), torch.empty(0))
     preprocess = _preprocess(model)
     targets = _for_each(_numbers(model, target), len(pictures))
-    most = 1 if target == "all" else TOGETHER
+    most = 1 if isinstance(target, str) and target == "all" else TOGETHER
     batch: list[tuple[Tensor, Image.Image, Any]] = []
 
     def explained() -> ExplainedBatch:
@@ -204,15 +207,19 @@ def _preprocess(model: Any) -> Preprocess:
 def _numbers(model: Any, target: Any) -> Any:
     """Return targets with the numbers of the classes instead of their names.
 
+    A number in letters is the class of this name if there is one, else of this number.
+
     Raises:
         ValueError: a name that the network does not know.
     """
-    if isinstance(target, Tensor):
-        return target.tolist()
+    if isinstance(target, Tensor | np.ndarray):
+        return _numbers(model, target.tolist())
     if isinstance(target, str) and target != "all":
         classes = tuple(getattr(model, "classes", ()))
         if target in classes:
             return classes.index(target)
+        if target.isdecimal():
+            return int(target)
         if not classes:
             raise ValueError(f"the network has no names of classes: give a number, not {target!r}")
         raise ValueError(unknown("class", target, classes))
