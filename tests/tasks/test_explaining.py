@@ -1,6 +1,9 @@
 """``foveal.explain``: from a run and pictures to maps over them, figures and data."""
 
 import json
+import os
+import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -15,7 +18,8 @@ from foveal.cli.explain import METHODS as COMMAND_METHODS
 from foveal.data.transforms import Preprocess, WholePreprocess
 from foveal.explanation import METHODS, deletion_insertion, read_gates
 from foveal.tasks.explaining import explain
-from foveal.tasks.explanation_files import save_gates
+from foveal.tasks.explanation_files import explain_files, save_gates
+from foveal.tasks.prediction import open_source
 
 
 class Brightness(nn.Module):
@@ -60,6 +64,30 @@ def test_maps_lie_over_the_picture_at_its_size(size):
     assert green.map[middle, width // 2 - side : left].min() > 0.9
 
 
+def test_a_map_of_a_large_picture_is_made_when_it_is_asked_for():
+    found = explain(Brightness(crop_pct=0.5), half_red(3000, 2000), method="cam", target="all")
+    assert [one.raw.untyped_storage().nbytes() for one in found] == [2 * 40 * 40 * 4] * 2
+    assert found[1].map.shape == (2000, 3000)
+
+
+def test_no_more_pictures_are_open_than_are_explained_together(tmp_path, monkeypatch):
+    monkeypatch.setattr("foveal.tasks.explaining.TOGETHER", 2)
+    for number in range(12):
+        half_red(40, 40).save(tmp_path / f"{number}.png")
+    opened, alive = [], []
+
+    def opening(source):
+        picture = open_source(source)
+        opened.append(weakref.ref(picture[1]))
+        alive.append(sum(one() is not None for one in opened))
+        return picture
+
+    monkeypatch.setattr("foveal.tasks.explaining.open_source", opening)
+    assert len(explain(Brightness(), tmp_path, method="cam")) == 12
+    assert len(opened) == 12
+    assert max(alive) <= 2 + 2 + 1  # explained, being explained, and the next
+
+
 def test_outside_what_the_network_sees_the_map_is_0():
     (wide,) = explain(Brightness(), half_red(160, 40), method="cam", target=0)
     assert not wide.map[:, 103:].any()  # it sees columns 60 to 99
@@ -77,7 +105,20 @@ def test_a_tensor_is_taken_as_prepared_and_targets_may_differ():
     pictures = [half_red(40, 40)] * 2
     found = explain(Brightness(), pictures, method="gradcam", target=["green", 0])
     assert [one.target for one in found] == [1, 0]
+    found = explain(Brightness(), pictures, method="gradcam", target=np.array([1, 0]))
+    assert [one.target for one in found] == [1, 0]
     assert len(explain(Brightness(), pictures, method="gradcam", target="all")) == 4
+    with pytest.raises(ValueError, match=r"floating-point numbers .* not torch.uint8"):
+        explain(Brightness(), (255 * x).to(torch.uint8))
+
+
+def test_numbers_in_letters_are_names_of_classes_first():
+    network = Brightness()
+    network.classes = ("1", "0")  # as folders of digits may be in any order
+    found = explain(network, [half_red(40, 40)] * 2, method="cam", target=["0", "1"])
+    assert [one.target for one in found] == [1, 0]
+    network.classes = ("red", "green")
+    assert explain(network, half_red(40, 40), method="cam", target="1")[0].target == 1
 
 
 def test_any_network_of_timm_prepares_pictures_as_timm_says():
@@ -188,6 +229,37 @@ def test_the_command_writes_figures_and_data(run, tmp_path):
     assert (out / "gates.png").exists()
 
 
+def test_faithfulness_of_several_labels_is_that_of_the_sigmoid(run, tmp_path):
+    several = shutil.copytree(run.path, tmp_path / "several")
+    config = (several / "config.yaml").read_text()
+    (several / "config.yaml").write_text(config.replace("multi_label: false", "multi_label: true"))
+    picture = half_red(32, 32)
+    for folder, score in ((run.path, "softmax"), (several, "sigmoid")):
+        explain_files(folder, picture, tmp_path, method="cam", target=3, faithfulness=True)
+        (row,) = json.loads((tmp_path / "explanations.json").read_text())
+        with np.load(tmp_path / "explanations.npz") as arrays:
+            maps = torch.from_numpy(arrays[row["array"]])[None]
+        network = run.load()
+        x = network.preprocess(picture)[None]
+        expected = deletion_insertion(network, x, maps, 3, score=score)
+        assert row["deletion"] == pytest.approx(expected.deletion.item(), abs=1e-5)
+
+
+def test_files_of_any_name_and_a_class_asked_for_twice(run, tmp_path):
+    half_red(32, 32).save(tmp_path / "b.png")
+    odd = os.path.join(os.fsencode(tmp_path), b"caf\xe9.png")
+    try:
+        os.rename(tmp_path / "b.png", odd)
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 alone")
+    explain_files(run, os.fsdecode(odd), tmp_path / "out", method="cam", target=["Bag", 8])
+    rows = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    with np.load(tmp_path / "out" / "explanations.npz") as arrays:
+        assert arrays.files == [rows[0]["array"]] == [rows[1]["array"]]
+        (expected, _) = explain(run, os.fsdecode(odd), method="cam", target=[["Bag", 8]])
+        np.testing.assert_allclose(arrays[arrays.files[0]], expected.map, rtol=1e-4, atol=1e-6)
+
+
 def test_the_command_refuses_what_the_network_does_not_have(run, tmp_path, capsys):
     half_red(32, 32).save(tmp_path / "a.png")
     words = ["explain", str(run.path), str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]
@@ -207,7 +279,7 @@ def test_the_command_refuses_what_the_network_does_not_have(run, tmp_path, capsy
 def test_gates_of_a_network_for_several_tasks_are_the_levels_that_each_takes(tmp_path):
     network = foveal.create_model("dfi", backbone="test_resnet").eval()
     network.preprocess = WholePreprocess(image_size=64)
-    written = save_gates(network, [("a.png", half_red(70, 64)), ("", half_red(64, 90))], tmp_path)
+    written = save_gates(network, [half_red(70, 64), half_red(64, 90)], tmp_path)
     assert [path.name for path in written] == ["gates.npz", "choices.png"]
     with np.load(tmp_path / "gates.npz") as arrays:
         chosen = [arrays[name] for name in arrays.files if name.endswith("edge_selected")]

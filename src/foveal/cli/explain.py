@@ -54,13 +54,13 @@ def run(argv: Sequence[str]) -> int:
 
     from foveal.tasks.explanation_files import explain_files
 
-    targets = [int(one) if one.isdecimal() else one for one in args.target or ()]
+    targets = args.target
     for path in explain_files(
         args.run,
         args.images,
         Path(args.out),
         method=args.method,
-        target=(targets[0] if len(targets) == 1 else targets) if targets else None,
+        target=targets[0] if targets and len(targets) == 1 else targets,
         device=args.device,
         faithfulness=args.faithfulness,
         **options,

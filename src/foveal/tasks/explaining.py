@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -15,14 +17,14 @@ from foveal.config import task_of
 from foveal.data.transforms import Preprocess, WholePreprocess
 from foveal.explanation import METHODS, Explanation
 from foveal.explanation import explain as explain_batch
-from foveal.explanation.class_activation import enlarged
+from foveal.explanation.explanation import Middle
 from foveal.models.input_size import input_size_of
 from foveal.names import unknown
 from foveal.tasks.classify import preprocess_of
 from foveal.tasks.prediction import Picture, Source, expand_source, open_source
 from foveal.tasks.run import Run, load, read_config, run_folder
 
-Target = int | str | Sequence[int | str | Sequence[int | str]] | Tensor | None
+Target = int | str | Sequence[int | str | Sequence[int | str]] | Tensor | NDArray[Any] | None
 Device = Literal["auto", "cpu", "cuda"]
 
 EXPLAINED = ("classify", "segment")
@@ -83,10 +85,10 @@ def explain(
     model = network_of(run_or_model, device)
     if isinstance(images, Tensor):
         parameter = next(model.parameters(), torch.empty(0))
-        x = images.to(parameter.device, parameter.dtype)
+        kind = parameter.dtype if images.is_floating_point() else images.dtype  # which is refused
+        x = images.to(parameter.device, kind)
         return explain_batch(model, x, method, _numbers(model, target), **options)
-    pictures = [image for _, image in open_pictures(images)]
-    explained = explained_batches(model, pictures, method, target, **options)
+    explained = explained_batches(model, listed(images), method, target, **options)
     return [one for batch in explained for of_picture in batch.placed for one in of_picture]
 
 
@@ -95,11 +97,13 @@ class ExplainedBatch:
     """Some pictures as the network saw them, and what was found.
 
     Attributes:
+        pictures: B of them.
         x: [B, C, h, w].
         found: over x, as many for each picture, picture by picture.
         placed: of each picture the same over the whole picture.
     """
 
+    pictures: list[Picture]
     x: Tensor
     found: list[Explanation]
     placed: list[list[Explanation]]
@@ -107,28 +111,28 @@ class ExplainedBatch:
 
 def explained_batches(
     model: nn.Module,
-    pictures: Sequence[Image.Image],
+    sources: Sequence[Source],
     method: str,
     target: Target = None,
     **options: Any,
 ) -> Iterator[ExplainedBatch]:
-    """Explain pictures, those together that the network sees at one size.
+    """Explain pictures, those together that the network sees at one size, and few open at a time.
 
     Args:
         model: as of :func:`explain`.
-        pictures: any number.
+        sources: pictures, or their paths.
         method: as of :func:`explain`.
         target: likewise.
         **options: likewise.
 
     Raises:
-        ValueError, TypeError: as of :func:`explain`.
+        ValueError, TypeError, DamagedPictureError: as of :func:`explain`.
     """
     parameter = next(model.parameters(), torch.empty(0))
     preprocess = _preprocess(model)
-    targets = _for_each(_numbers(model, target), len(pictures))
-    most = 1 if target == "all" else TOGETHER
-    batch: list[tuple[Tensor, Image.Image, Any]] = []
+    targets = _for_each(_numbers(model, target), len(sources))
+    most = 1 if isinstance(target, str) and target == "all" else TOGETHER
+    batch: list[tuple[Tensor, Picture, Any]] = []
 
     def explained() -> ExplainedBatch:
         x = torch.stack([seen for seen, _, _ in batch]).to(parameter.device, parameter.dtype)
@@ -138,29 +142,29 @@ def explained_batches(
         each = len(found) // len(batch)
         placed = [
             [_placed(one, image, preprocess) for one in found[k * each : (k + 1) * each]]
-            for k, (_, image, _) in enumerate(batch)
+            for k, (_, (_, image), _) in enumerate(batch)
         ]
-        return ExplainedBatch(x, found, placed)
+        return ExplainedBatch([picture for _, picture, _ in batch], x, found, placed)
 
-    for image, chosen in zip(pictures, targets, strict=True):
-        seen = preprocess(image)
+    for source, chosen in zip(sources, targets, strict=True):
+        picture = open_source(source)
+        seen = preprocess(picture[1])
         if batch and (len(batch) == most or seen.shape != batch[0][0].shape):
             yield explained()
             batch = []
-        batch.append((seen, image, chosen))
+        batch.append((seen, picture, chosen))
     if batch:
         yield explained()
 
 
-def open_pictures(images: Source | Iterable[Source]) -> list[Picture]:
-    """Open pictures, and those in folders; (path or "", picture) each.
+def listed(images: Source | Iterable[Source]) -> list[Source]:
+    """Return pictures, or their paths, with those in folders.
 
     Raises:
         ValueError: no such picture.
-        DamagedPictureError: one will not open.
     """
     sources = [images] if isinstance(images, str | Path | Image.Image) else list(images)
-    return [open_source(one) for source in sources for one in expand_source(source)]
+    return [one for source in sources for one in expand_source(source)]
 
 
 def network_of(run_or_model: str | Path | Run | nn.Module, device: Device) -> nn.Module:
@@ -204,15 +208,19 @@ def _preprocess(model: Any) -> Preprocess:
 def _numbers(model: Any, target: Any) -> Any:
     """Return targets with the numbers of the classes instead of their names.
 
+    A number in letters is the class of this name if there is one, else of this number.
+
     Raises:
         ValueError: a name that the network does not know.
     """
-    if isinstance(target, Tensor):
-        return target.tolist()
+    if isinstance(target, Tensor | np.ndarray):
+        return _numbers(model, target.tolist())
     if isinstance(target, str) and target != "all":
         classes = tuple(getattr(model, "classes", ()))
         if target in classes:
             return classes.index(target)
+        if target.isdecimal():
+            return int(target)
         if not classes:
             raise ValueError(f"the network has no names of classes: give a number, not {target!r}")
         raise ValueError(unknown("class", target, classes))
@@ -247,17 +255,10 @@ def _placed(found: Explanation, image: Image.Image, preprocess: Preprocess) -> E
     if isinstance(preprocess, WholePreprocess):
         return found  # the network saw the picture as it is
     short = math.floor(preprocess.image_size / preprocess.crop_pct)
-    # As torchvision's Resize and CenterCrop do it.
+    # As torchvision's Resize does it.
     if height <= width:
         resized = (short, int(short * width / height))
     else:
         resized = (int(short * height / width), short)
-    side = preprocess.image_size
-    if resized == (side, side):
-        return dataclasses.replace(found, size=(height, width))
-    top, left = (round((whole - side) / 2.0) for whole in resized)
-    frame = found.raw.new_zeros((1, 1, *resized))
-    frame[0, 0, top : top + side, left : left + side] = found.map
-    return dataclasses.replace(
-        found, raw=enlarged(frame, (height, width))[0, 0], size=(height, width)
-    )
+    middle = Middle(resized, preprocess.image_size)
+    return dataclasses.replace(found, size=(height, width), middle=middle)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from foveal.explanation import (
     gate_arrays,
     read_gates,
 )
+from foveal.explanation.deletion_insertion import Score
 from foveal.files import replacing
 from foveal.tasks.collapse_figure import draw_collapse
 from foveal.tasks.explaining import (
@@ -26,8 +28,8 @@ from foveal.tasks.explaining import (
     Target,
     check_has_classes,
     explained_batches,
+    listed,
     network_of,
-    open_pictures,
 )
 from foveal.tasks.gate_figures import (
     choices_canvas,
@@ -36,12 +38,13 @@ from foveal.tasks.gate_figures import (
     draw_over,
     shape_of,
 )
-from foveal.tasks.prediction import Picture, Source
+from foveal.tasks.prediction import Source, open_source
 from foveal.tasks.report import INK, short, write_canvas
-from foveal.tasks.run import Run, write_json
+from foveal.tasks.run import Run, read_config, run_folder, write_json
 
 COLUMNS = 4
 DRAWN, GATES_DRAWN = 64, 8  # explanations in one figure; pictures in one of gates
+DRAWN_SIDE = 480  # pixels of a picture in a figure, at most
 
 
 def explain_files(
@@ -78,41 +81,58 @@ def explain_files(
     else:
         check_has_classes(run)
     model: Any = network_of(run, device)
-    pictures = open_pictures(images)
+    sources = listed(images)
     if method in _OF_LAYERS:
-        return _OF_LAYERS[method](model, pictures, out)
+        return _OF_LAYERS[method](model, sources, out)
     if isinstance(target, list):
-        target = [target] * len(pictures)
-    drawn: list[_Explained] = []
-    for batch in explained_batches(model, [p for _, p in pictures], method, target, **options):
-        scores = _faithfulness(model, batch.x, batch.found) if faithfulness else None
-        for k, of_picture in enumerate(batch.placed):
-            picture = pictures[len(drawn)]
-            first = k * len(of_picture)
-            own = scores[first : first + len(of_picture)] if scores else None
-            drawn.append(_Explained(*picture, of_picture, own))
-    return _save_explanations(drawn, model.classes, out)
+        target = [target] * len(sources)
+    config = read_config(run_folder(run.path if isinstance(run, Run) else run))
+    score: Score = "sigmoid" if getattr(config, "multi_label", False) else "softmax"
+    explained: list[_Explained] = []
+    for batch in explained_batches(model, sources, method, target, **options):
+        scores = _faithfulness(model, batch.x, batch.found, score) if faithfulness else None
+        for k, (path, picture) in enumerate(batch.pictures):
+            found = batch.placed[k]
+            own = scores[k * len(found) : (k + 1) * len(found)] if scores else None
+            drawn = len(explained) < _pictures_drawn(len(found))
+            explained.append(_Explained(path, _small(picture) if drawn else None, found, own))
+    return _save_explanations(explained, model.classes, out)
 
 
 @dataclass(frozen=True)
 class _Explained:
-    """A picture, the explanations of it, and how each one fares in deletion and insertion."""
+    """The explanations of a picture, and how each one fares in deletion and insertion.
+
+    The picture is kept, small, only where it is drawn.
+    """
 
     path: str
-    picture: Image.Image
+    picture: Image.Image | None
     found: Sequence[Explanation]
     scores: Sequence[tuple[float, float]] | None
 
 
+def _pictures_drawn(each: int) -> int:
+    """Return how many pictures one figure shows, with so many explanations each."""
+    return max(DRAWN // max(each, 1), 1)
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    """Return a copy as large as a figure can show."""
+    copy = picture.convert("RGB")
+    copy.thumbnail((DRAWN_SIDE, DRAWN_SIDE))
+    return copy
+
+
 def _faithfulness(
-    model: Any, x: torch.Tensor, found: Sequence[Explanation]
+    model: Any, x: torch.Tensor, found: Sequence[Explanation], score: Score
 ) -> list[tuple[float, float]]:
     """Return deletion and insertion of each map, for the class that it explains."""
     each = len(found) // len(x)
     maps = torch.stack([one.map for one in found])
     classes = [one.target for one in found if one.target is not None]
     targets = classes or None  # attention knows no classes: the predicted one
-    result = deletion_insertion(model, x.repeat_interleave(each, 0), maps, targets)
+    result = deletion_insertion(model, x.repeat_interleave(each, 0), maps, targets, score=score)
     return list(zip(result.deletion.tolist(), result.insertion.tolist(), strict=True))
 
 
@@ -130,12 +150,12 @@ def _save_explanations(
         The paths.
     """
     rows: list[dict[str, Any]] = []
-    arrays: dict[str, Any] = {}
+    named: dict[str, Explanation] = {}
     for number, picture in enumerate(explained):
         for k, one in enumerate(picture.found):
-            key = f"{number:05d}_{Path(picture.path).stem}"
+            key = f"{number:05d}_{printable(Path(picture.path).stem)}"
             key += "" if one.target is None else f"_{one.target}"
-            arrays[key] = one.map.numpy()
+            named[key] = one
             row = {
                 "path": printable(picture.path),
                 "method": one.method,
@@ -151,10 +171,12 @@ def _save_explanations(
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"explanations.{kind}" for kind in ("json", "npz", "png")]
     write_json(files[0], rows)
-    with replacing(files[1]) as file, file.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
-    each = max(len(explained[0].found), 1) if explained else 1
-    write_canvas(_canvas(explained[: max(DRAWN // each, 1)], classes), files[2])
+    # As numpy.savez_compressed does it, which wants all arrays at once; maps are large.
+    with replacing(files[1]) as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:
+        for key, one in named.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, one.map.numpy(), allow_pickle=False)
+    write_canvas(_canvas([one for one in explained if one.picture is not None], classes), files[2])
     return files
 
 
@@ -163,8 +185,9 @@ def _canvas(explained: Sequence[_Explained], classes: Sequence[str]) -> Canvas:
     panels = max(len(one.found) for one in explained) + 1
     across = min(max(1, COLUMNS * 2 // panels), len(explained))
     rows = -(-len(explained) // across)
+    sizes = [one.found[0].size for one in explained]
     heights = [
-        max(shape_of(one.picture.height, one.picture.width) for one in explained[k : k + across])
+        max(shape_of(*size) for size in sizes[k : k + across])
         for k in range(0, len(explained), across)
     ]
     text = 0.55 if explained[0].scores is None else 0.7  # above and below a map, inches
@@ -176,9 +199,9 @@ def _canvas(explained: Sequence[_Explained], classes: Sequence[str]) -> Canvas:
     style: dict[str, Any] = {"fontsize": 7, "color": INK, "parse_math": False}
     for number, one in enumerate(explained):
         row = cells[number // across][panels * (number % across) :]
-        picture = np.asarray(one.picture.convert("RGB"), np.float32) / 255
+        picture = np.asarray(one.picture, np.float32) / 255
         row[0].imshow(picture)
-        row[0].set_title(short(Path(one.path).stem, 18), **style)
+        row[0].set_title(short(printable(Path(one.path).stem), 18), **style)
         for k, (axes, found) in enumerate(zip(row[1:panels], one.found, strict=False)):
             axes.axis("on")
             axes.set_xticks([])
@@ -200,7 +223,7 @@ def _told(one: Explanation, classes: Sequence[str]) -> str:
     return f"{name}, {one.method}"
 
 
-def save_gates(model: Any, pictures: Sequence[Picture], folder: Path) -> list[Path]:
+def save_gates(model: Any, sources: Sequence[Source], folder: Path) -> list[Path]:
     """Write the gates of all layers: ``gates.npz`` and the figures of them.
 
     Raises:
@@ -210,8 +233,8 @@ def save_gates(model: Any, pictures: Sequence[Picture], folder: Path) -> list[Pa
     arrays: dict[str, Any] = {}
     shown: list[Any] = []
     choices: list[list[Gates]] = []
-    for number, (_, image) in enumerate(pictures):
-        x = model.preprocess(image)
+    for number, source in enumerate(sources):
+        x = model.preprocess(open_source(source)[1])
         gates = read_gates(model, x[None].to(parameter.device, parameter.dtype))
         arrays |= {f"{number:05d}/{key}": value for key, value in gate_arrays(gates).items()}
         if len(shown) < GATES_DRAWN:
@@ -225,9 +248,8 @@ def save_gates(model: Any, pictures: Sequence[Picture], folder: Path) -> list[Pa
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "gates.npz") as file, file.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
-    drawn = draw_gates(
-        model, model.preprocess, [image for _, image in pictures[:GATES_DRAWN]], folder
-    )
+    images = (open_source(source)[1] for source in sources[:GATES_DRAWN])
+    drawn = draw_gates(model, model.preprocess, images, folder)
     written = [folder / "gates.npz", *(figure.path for figure in drawn)]
     if choices[0]:
         strides = model.backbone.feature_info.reduction() if hasattr(model, "backbone") else None
@@ -236,11 +258,12 @@ def save_gates(model: Any, pictures: Sequence[Picture], folder: Path) -> list[Pa
     return written
 
 
-def save_collapse(model: Any, pictures: Sequence[Picture], folder: Path) -> list[Path]:
+def save_collapse(model: Any, sources: Sequence[Source], folder: Path) -> list[Path]:
     """Write how alike the blocks of a vision transformer are: ``collapse.npz`` and ``.png``."""
     parameter = next(model.parameters())
     batches = (
-        model.preprocess(image)[None].to(parameter.device, parameter.dtype) for _, image in pictures
+        model.preprocess(open_source(source)[1])[None].to(parameter.device, parameter.dtype)
+        for source in sources
     )
     found = attention_collapse(model, batches)
     folder.mkdir(parents=True, exist_ok=True)
