@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 import foveal
 from foveal.explanation import explain, last_attention, rollout
@@ -71,8 +72,9 @@ def test_without_a_class_token_it_is_the_mean_over_queries():
     # With one that the classifier does not read, too.
     vit = foveal.create_model("test_vit", num_classes=3, global_pool="avg")
     expected = maps_of(vit, x)[-1].mean(1)[0, 1:, 1:].mean(0).view(10, 10)
-    (found,) = last_attention(vit, x)
-    torch.testing.assert_close(found.raw.double(), expected, rtol=1e-4, atol=1e-7)
+    for network in (vit, nn.Sequential(nn.Identity(), vit)):
+        (found,) = last_attention(network, x)
+        torch.testing.assert_close(found.raw.double(), expected, rtol=1e-4, atol=1e-7)
 
 
 def test_deepvits_mixed_maps_are_read():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -244,6 +245,9 @@ def test_targets_are_the_predicted_class_one_class_one_each_or_several_each():
         (-1, "no class -1"),
         ([0, 1], "each of the 3 pictures"),
         (1.5, "numbers of classes"),
+        ([None, 1, 2], r"all numbers; not \[None, 1, 2\]"),
+        ([[0], [1, 2], [3]], "as many for each, all numbers; not"),
+        ({0, 1}, "all numbers; not"),
         ("al", "did you mean 'all'"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -377,6 +381,52 @@ def test_networks_that_keep_channels_last_are_read_as_they_are():
     torch.testing.assert_close(found.maps, expected.detach())
 
 
+class Last(nn.Module):
+    """Blocks of maps [B, h, w, C], as VOLO's, on patches of 8 pixels, and the classifier."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(3, 12, 8, stride=8)
+        self.blocks = nn.Sequential(*(nn.Sequential(nn.LayerNorm(12), Turned()) for _ in range(2)))
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.patches(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+class Turned(nn.Module):
+    def forward(self, x):
+        return x.sin()
+
+
+def test_blocks_of_norms_over_the_last_dimension_have_channels_there():
+    network, x = Last().double(), torch.randn(2, 3, 24, 40).double()
+    with torch.no_grad():
+        features = network.blocks(network.patches(x).permute(0, 2, 3, 1))
+    found = activation_maps(network, x, "all", "cam", relu=False)
+    assert found.layer == "blocks"
+    weight = network.head.weight.detach()
+    expected = torch.einsum("kc,bhwc->bkhw", weight, features)
+    torch.testing.assert_close(found.maps, expected)
+    within = nn.Sequential(nn.Identity(), network)
+    torch.testing.assert_close(activation_maps(within, x, "all", "cam", relu=False).maps, expected)
+    assert activation_maps(network, x, 1, layer="patches").maps.shape == (2, 1, 3, 5)
+
+
+def test_a_map_as_wide_as_a_layer_has_tokens_is_a_map():
+    # At 128 pixels the last map has 4 x 4 places, which the last transformer takes as 4 tokens.
+    network = foveal.create_model("mobilevit_xxs", num_classes=3)
+    assert find_layer(network, torch.randn(1, 3, 128, 128)) == "final_conv"
+
+
+def test_queries_of_pooling_are_not_taken_for_maps():
+    vit = VisionTransformer(
+        img_size=48, patch_size=8, embed_dim=24, depth=2, num_heads=2, global_pool="map"
+    )
+    assert find_layer(vit, torch.randn(1, 3, 48, 48)) == "blocks.1.norm1"
+
+
 def test_attention_matrices_are_not_taken_for_maps():
     vit = foveal.create_model("deepvit", num_classes=3, img_size=48, depth=2, embed_dim=24)
     assert find_layer(vit, torch.randn(1, 3, 48, 48)) == "blocks.1.norm1"
@@ -399,6 +449,8 @@ def test_wrong_layers_are_told_in_one_sentence():
         activation_maps(network, x, layer="conv_2")
     with pytest.raises(ValueError, match=r"layer 'head' .* returns a tensor \[1, 5\]"):
         activation_maps(network, x, layer="head")
+    with pytest.raises(TypeError, match="layer must be the name of a module, not Conv2d"):
+        activation_maps(network, x, layer=network.conv2)
     network.spare = nn.Conv2d(3, 3, 1)
     with pytest.raises(ValueError, match="layer 'spare' does not run in Small"):
         activation_maps(network, x, layer="spare")
@@ -422,8 +474,10 @@ def test_other_wrong_input_is_told_in_one_sentence():
     with pytest.raises(ValueError, match=r"did you mean 'gradcam\+\+'"):
         activation_maps(network, x, method="gradcam+")
     for options, message in (
-        ({"scales": ()}, "scales must be one or more numbers above 0"),
+        ({"scales": ()}, "scales must be a list of one or more numbers above 0"),
         ({"scales": (1, 0)}, "scales must be"),
+        ({"scales": 0.5}, "scales must be a list of .* not 0.5"),
+        ({"scales": [float("inf")]}, "scales must be"),
         ({"normalize": "mean"}, "unknown normalisation"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"max_channels": 0}, "max_channels"),
@@ -581,6 +635,23 @@ def test_a_layer_followed_by_an_in_place_change_is_read_before_it():
     (g,) = torch.autograd.grad(network.head(network.hidden(y))[:, 1].sum(), leaf)
     maps = torch.einsum("bc,bchw->bhw", g.mean((2, 3)), expected)
     torch.testing.assert_close(found.maps[:, 0], maps, rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_may_change_its_input_in_place():
+    class Normalising(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return self.network(x.sub_(0.5).mul_(2))
+
+    network = Small()
+    x = torch.rand(2, 3, 12, 16)
+    given = x.clone()
+    found = activation_maps(Normalising(network), given, 1, layer="network.last")
+    assert torch.equal(given, x)
+    torch.testing.assert_close(found.maps, activation_maps(network, (x - 0.5) * 2, 1).maps)
 
 
 def test_a_compiled_network_runs_eagerly():

@@ -17,9 +17,11 @@ def network():
 
 def test_every_method_gives_a_map_of_each_picture_at_its_size(network):
     vit = foveal.create_model("test_vit", num_classes=5).eval()
+    gated = foveal.create_model("test_resnet", num_classes=5).eval()
+    foveal.insert(gated, "strip", where="layer4")
     x = torch.randn(2, 3, 160, 160)
     for method in METHODS:
-        model = network if method == "cam" else vit
+        model = {"cam": network, "gates": gated}.get(method, vit)
         found = explain(model, x, method, **({"max_channels": 3} if method == "scorecam" else {}))
         assert len(found) == 2
         for one in found:

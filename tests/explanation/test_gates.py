@@ -355,6 +355,14 @@ def test_autocast_and_channels_last_give_float32_numbers():
         np.testing.assert_allclose(other.map, one.map, atol=0.03)
 
 
+def test_a_network_may_change_its_input_in_place():
+    network = nn.Sequential(nn.ReLU(inplace=True), moved(StripPooling(8)))
+    x = torch.randn(2, 8, 6, 5)
+    given = x.clone()
+    read_gates(network, given)
+    assert torch.equal(given, x)
+
+
 def test_arrays_have_names_of_their_own(tmp_path):
     layer = attention(4, 0)
     gates = read_gates(nn.Sequential(layer, layer), torch.randn(3, 4, 3, 5))

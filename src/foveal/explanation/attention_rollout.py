@@ -137,6 +137,8 @@ def _read(method: str, model: nn.Module, x: Tensor, target: Any, read: _Last) ->
 
 def _reads_class_token(model: nn.Module, prefix: int) -> bool:
     """Tell whether the classifier reads a class token, the first of some prefix tokens."""
-    if prefix == 0 or getattr(model, "cls_token", model) is None:
+    # The transformer may be in a module around it.
+    owner: Any = next((each for each in model.modules() if hasattr(each, "cls_token")), None)
+    if prefix == 0 or (owner is not None and owner.cls_token is None):
         return False
-    return getattr(model, "global_pool", "token") in ("token", "")
+    return getattr(owner, "global_pool", "token") in ("token", "")

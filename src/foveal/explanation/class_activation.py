@@ -15,6 +15,7 @@ The methods differ in the weights alone:
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -437,8 +438,8 @@ def _scores(logits: Tensor, targets: Tensor, region: Region) -> Tensor:
 def _check_options(
     scales: Sequence[float], normalize: Any, max_channels: int | None, chunk_size: int
 ) -> None:
-    if not scales or not all(scale > 0 for scale in scales):
-        raise ValueError(f"scales must be one or more numbers above 0, not {list(scales)}")
+    if isinstance(scales, int | float) or not len(scales) or not all(0 < s < inf for s in scales):
+        raise ValueError(f"scales must be a list of one or more numbers above 0, not {scales}")
     if normalize is not None and normalize not in _NORMALIZE:
         raise ValueError(unknown("normalisation", normalize, _NORMALIZE))
     if chunk_size < 1 or (max_channels is not None and max_channels < 1):

@@ -130,7 +130,7 @@ def attention_collapse(
             _check_batch(batch)
             for some in torch.split(batch, at_once):
                 sums.begin()
-                model(some)
+                model(some.clone())  # which the network may change in place
             pictures += len(batch)
     if pictures == 0:
         raise ValueError("attention collapse is measured on pictures, and there are none")

@@ -86,7 +86,7 @@ def deletion_insertion(
     """
     _check(x, maps, steps, score, chunk_size)
     model = plain(model)
-    logits = run(model, x)
+    logits = torch.cat([run(model, part) for part in torch.split(x, chunk_size)])
     if logits.ndim != 2:
         raise ValueError("deletion and insertion are for networks with one score per class")
     classes = resolve_targets(logits, targets)

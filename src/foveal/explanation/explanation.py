@@ -8,6 +8,28 @@ from torch import Tensor
 from foveal.explanation.class_activation import Normalize, enlarged, normalized
 
 
+@dataclass(frozen=True)
+class Middle:
+    """The part of a picture that a network saw.
+
+    Attributes:
+        resized: (H, W) to which the whole picture was brought.
+        side: of the square that was cut out of its middle.
+    """
+
+    resized: tuple[int, int]
+    side: int
+
+    def framed(self, maps: Tensor) -> Tensor:
+        """Return maps [B, T, h, w] of the part over the whole, 0 outside, [B, T, H, W]."""
+        # As torchvision's CenterCrop does it.
+        top, left = (round((whole - self.side) / 2.0) for whole in self.resized)
+        frame = maps.new_zeros((*maps.shape[:2], *self.resized))
+        part = enlarged(maps, (self.side, self.side))
+        frame[:, :, top : top + self.side, left : left + self.side] = part
+        return frame
+
+
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """A map over one picture.
@@ -18,8 +40,9 @@ class Explanation:
         target: the class that is explained; None for methods that know none.
         score: its logit, in segmentation the mean over the region; None without a target.
         raw: the map as the method computes it, float32 [h, w], on the CPU; where several scales
-            were averaged, at the picture's size.
+            were averaged, at the size of what the network saw.
         size: (H, W) of the picture.
+        middle: what the network saw of it; None: all of it.
     """
 
     method: str
@@ -28,15 +51,18 @@ class Explanation:
     score: float | None
     raw: Tensor
     size: tuple[int, int]
+    middle: Middle | None = None
 
     @property
     def map(self) -> Tensor:
         """The map at the picture's size, [H, W], bilinear with half-pixel centres.
 
-        It is made when it is asked for, so that a thousand classes' explanations take little
-        memory.
+        It is 0 where the network did not see the picture. It is made when it is asked for, so that
+        a thousand classes' explanations take little memory.
         """
-        return enlarged(self.raw[None, None], self.size)[0, 0]
+        maps = self.raw[None, None]
+        maps = maps if self.middle is None else self.middle.framed(maps)
+        return enlarged(maps, self.size)[0, 0]
 
     def normalized(self, normalize: Normalize = "minmax") -> Tensor:
         """Return the map brought to [0, 1], [H, W]; see :func:`foveal.explanation.normalized`."""

@@ -118,7 +118,7 @@ def read_gates(model: nn.Module, x: Tensor, kinds: Sequence[str] | None = None) 
         if handles:
             # A compiled network would run without the hooks.
             with keeping_state(model, training=False), torch.compiler.set_stance("force_eager"):
-                model(x)
+                model(x.clone())  # which the network may change in place
     finally:
         for handle in handles:
             handle.remove()

@@ -77,10 +77,13 @@ def look(model: nn.Module, x: Tensor, layer: str, *, gradients: bool = False) ->
     Raises:
         ValueError: an unknown layer, one that does not run, or whose output is no map and no
             tokens of one; a network whose output is not one tensor of logits.
+        TypeError: a layer that is not given by its name.
     """
     model = plain(model)
     _check_pictures(x)
     modules = dict(model.named_modules())
+    if not isinstance(layer, str):
+        raise TypeError(f"layer must be the name of a module, not {type(layer).__name__}")
     if layer not in modules or not layer:
         raise ValueError(unknown("layer", layer, [name for name in modules if name]))
     if gradients:
@@ -118,10 +121,9 @@ def look(model: nn.Module, x: Tensor, layer: str, *, gradients: bool = False) ->
     if not outputs:
         raise ValueError(f"layer {layer!r} does not run in {type(model).__name__}: name another")
     output = outputs[0]
+    _check_output(model, layer, output, grids.grid, len(x))
     channels_last = _channels_last(model, modules[layer], output)
-    found = Look(output, logits, last[0] if last else None, channels_last, grids.grid)
-    _check_output(model, layer, found, len(x))
-    return found
+    return Look(output, logits, last[0] if last else None, channels_last, grids.grid)
 
 
 def find_layer(model: nn.Module, x: Tensor) -> str:
@@ -147,11 +149,11 @@ def find_layer(model: nn.Module, x: Tensor) -> str:
     model = plain(model)
     _check_pictures(x)
     trace = _Trace(model)
-    handles = [
-        module.register_forward_hook(trace.hook(name))
-        for name, module in model.named_modules()
-        if name
-    ]
+    handles = []
+    for name, module in model.named_modules():
+        if name:
+            handles.append(module.register_forward_pre_hook(trace.pre_hook(name)))
+            handles.append(module.register_forward_hook(trace.hook(name)))
     try:
         logits = run(model, x[:1])
     finally:
@@ -179,8 +181,7 @@ def find_layer(model: nn.Module, x: Tensor) -> str:
 def run(model: nn.Module, x: Tensor) -> Tensor:
     """Return a network's logits in evaluation mode, without derivatives unless a hook wants them.
 
-    Hooks run in compiled networks too. Autocast's copies of the weights are made anew and not kept:
-    without derivatives they would spoil a training step of the caller's.
+    Hooks run in compiled networks too.
 
     Args:
         model: any network; its mode and statistics are the same afterwards.
@@ -193,19 +194,15 @@ def run(model: nn.Module, x: Tensor) -> Tensor:
         ValueError: the network returns something else, or ``x`` is no batch of pictures.
     """
     _check_pictures(x)
-    cached = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        with (
-            keeping_state(model, training=False),
-            torch.compiler.set_stance("force_eager"),
-            torch.inference_mode(False),
-            torch.no_grad(),
-        ):
-            # What was made in inference mode cannot be derived.
-            logits = model(x.clone() if x.is_inference() else x.detach())
-    finally:
-        torch.set_autocast_cache_enabled(cached)
+    with (
+        keeping_state(model, training=False),
+        torch.compiler.set_stance("force_eager"),
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):
+        # A copy, as the network may change it in place; and what was made in inference mode
+        # cannot be derived.
+        logits = model(x.clone())
     if isinstance(logits, Tensor) and logits.ndim in (2, 4) and logits.shape[1] > 0:
         return logits
     what = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
@@ -225,13 +222,17 @@ def _check_no_inference_tensors(model: nn.Module) -> None:
         )
 
 
-def _channels_last(model: nn.Module, module: nn.Module, output: Any) -> bool:
-    """Tell whether a module's output of four dimensions is [B, H, W, C]."""
+def _channels_last(model: nn.Module, module: nn.Module, output: Tensor) -> bool:
+    """Tell whether a module's output, if it has four dimensions, is [B, H, W, C]."""
+    if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+        return False
+    if isinstance(module, nn.Linear):
+        return True
     if str(getattr(model, "output_fmt", "")).upper().endswith("NHWC"):  # of timm
         return True
-    if isinstance(module, nn.LayerNorm) and isinstance(output, Tensor):
-        return output.shape[1] != module.normalized_shape[0] == output.shape[-1]
-    return isinstance(module, nn.Linear)
+    # A LayerNorm, and what is built of such, has channels at the end.
+    norms = {m.normalized_shape[-1] for m in module.modules() if isinstance(m, nn.LayerNorm)}
+    return bool(norms) and output.shape[1] not in norms and output.shape[-1] in norms
 
 
 def _check_pictures(x: Tensor) -> None:
@@ -240,14 +241,15 @@ def _check_pictures(x: Tensor) -> None:
         raise ValueError(f"pictures must be floating-point numbers [B, C, H, W], not {what}")
 
 
-def _check_output(model: nn.Module, layer: str, found: Look, pictures: int) -> None:
-    output = found.output
+def _check_output(
+    model: nn.Module, layer: str, output: Any, grid: tuple[int, int] | None, pictures: int
+) -> None:
     problem = ""
     if not isinstance(output, Tensor) or not output.is_floating_point():
         problem = f"returns {type(output).__name__}"
     elif output.ndim not in (3, 4) or len(output) != pictures:
         problem = f"returns a tensor {list(output.shape)}"
-    elif output.ndim == 3 and not (found.grid and output.shape[1] >= prod(found.grid)):
+    elif output.ndim == 3 and not (grid and output.shape[1] >= prod(grid)):
         problem = f"returns {output.shape[1]} tokens, which are not those of the patches"
     if problem:
         raise ValueError(
@@ -289,6 +291,7 @@ class _Trace:
     maps: list[str] = field(default_factory=list)
     candidates: list[str] = field(default_factory=list)
     first_norm: str = ""  # of the last block, if nothing after it is a map
+    _given_tokens: set[str] = field(default_factory=set)
     _tokens: set[tuple[int, int]] = field(default_factory=set)
     _grids: PatchGrid = field(default_factory=PatchGrid)
     _pooled: Any = None
@@ -300,6 +303,15 @@ class _Trace:
     def goes_on_without_maps(self) -> bool:
         """Whether more modules return tokens after the last map than run before it."""
         return self._tokens_after_map > self._calls_to_map
+
+    def pre_hook(self, name: str) -> Any:
+        """Return what notes whether a module is given tokens."""
+
+        def note(module: nn.Module, args: Any) -> None:
+            if args and isinstance(args[0], Tensor) and args[0].ndim == 3:
+                self._given_tokens.add(name)
+
+        return note
 
     def hook(self, name: str) -> Any:
         """Return what notes the output of a module."""
@@ -326,14 +338,15 @@ class _Trace:
     def _note_map(self, name: str, module: nn.Module, output: Tensor) -> None:
         pictures, channels, height, width = output.shape
         # What attention has inside, such as one matrix for each head, is no map of the picture;
-        # nor are windows of it.
+        # nor are windows of it. Of what is given tokens, only convolutions make maps of them.
+        inside = any(name.startswith(f"{one}.") for one in self._given_tokens)
+        if pictures > 1 or ".attn." in name or (inside and not isinstance(module, nn.Conv2d)):
+            return
         for number, size in self._tokens:
-            if width == number > 1 and height in (1, number):
+            if inside and width == number > 1 and height in (1, number):
                 return
             if height == number > 1 and channels * width == size:
                 return
-        if pictures > 1 or ".attn." in name:
-            return
         self.candidates.append(name)
         if isinstance(module, _POOLING):
             self._pooled = output

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from foveal.explanation.attention_rollout import last_attention, rollout
 from foveal.explanation.class_activation import ACTIVATION_METHODS, activation_maps
 from foveal.explanation.explanation import Explanation, explanations
+from foveal.explanation.gates import read_gates
 from foveal.explanation.scores import Region, Targets
 from foveal.names import unknown
 
@@ -33,7 +34,8 @@ def explain(
             :func:`activation_maps`.
 
     Returns:
-        One explanation for each picture and target, picture by picture.
+        One explanation for each picture and target, picture by picture; of ``gates``, for each
+        picture and layer.
 
     Raises:
         ValueError: an unknown method, a target that the network or the method does not have, and
@@ -88,9 +90,27 @@ def _class_activation(
     return explanations(method, found.layer, found.maps, size, found.targets, found.scores)
 
 
+def _gates(
+    model: nn.Module, x: Tensor, target: None = None, *, kinds: Sequence[str] | None = None
+) -> list[Explanation]:
+    """Return the mean gate of each place, of each layer that has such; see :func:`read_gates`."""
+    if target is not None:
+        raise ValueError("gates are the same for all classes: leave target out")
+    found = [(one.layer, one.map) for one in read_gates(model, x, kinds) if one.map is not None]
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no gates that lie over a picture, as those of coordinate, "
+            "triplet and strip attention and CBAM do: foveal.explanation.read_gates returns others"
+        )
+    size = (x.shape[2], x.shape[3])
+    of_layers = [explanations("gates", layer, maps[:, None], size) for layer, maps in found]
+    return [one for of_picture in zip(*of_layers, strict=True) for one in of_picture]
+
+
 # Name → (model, x, target, **options) -> explanations, picture by picture.
 METHODS: dict[str, Callable[..., list[Explanation]]] = {
     **{name: partial(_class_activation, name) for name in ACTIVATION_METHODS},
     "attention": last_attention,
     "rollout": rollout,
+    "gates": _gates,
 }

@@ -37,7 +37,13 @@ def resolve_targets(logits: Tensor, targets: Targets) -> Tensor:
             raise ValueError(unknown("target", targets, ["all"]))
         targets = range(classes)
         return torch.tensor(targets, device=logits.device).expand(pictures, -1)
-    chosen = torch.as_tensor(list(targets) if isinstance(targets, range) else targets)
+    try:
+        chosen = torch.as_tensor(list(targets) if isinstance(targets, range) else targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            "targets must be one class, one for each picture, or as many for each, all numbers; "
+            f"not {targets!r}"
+        ) from error
     if isinstance(targets, list) and not targets:
         chosen = chosen.long()  # torch takes it for floating point
     if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:

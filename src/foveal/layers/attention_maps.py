@@ -137,7 +137,7 @@ def reading_attention_maps(
         if has_attention_maps(module)
     ]
     if not handles:
-        kinds = sorted({name for name in map(_kind, model.modules()) if "att" in name.lower()})
+        kinds = sorted({k for k in map(_kind, model.modules()) if "Attention" in k or "Attn" in k})
         has = f"those of its {', '.join(kinds)} cannot" if kinds else "it has none"
         raise ValueError(
             f"{type(model).__name__} has no attention whose maps can be read ({has}): only those "

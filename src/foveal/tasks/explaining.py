@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -14,17 +17,18 @@ from foveal.config import task_of
 from foveal.data.transforms import Preprocess, WholePreprocess
 from foveal.explanation import METHODS, Explanation
 from foveal.explanation import explain as explain_batch
-from foveal.explanation.class_activation import enlarged
+from foveal.explanation.explanation import Middle
 from foveal.models.input_size import input_size_of
 from foveal.names import unknown
 from foveal.tasks.classify import preprocess_of
 from foveal.tasks.prediction import Picture, Source, expand_source, open_source
 from foveal.tasks.run import Run, load, read_config, run_folder
 
-Target = int | str | Sequence[int | str] | Tensor | None
+Target = int | str | Sequence[int | str | Sequence[int | str]] | Tensor | NDArray[Any] | None
 Device = Literal["auto", "cpu", "cuda"]
 
 EXPLAINED = ("classify", "segment", "weak")
+TOGETHER = 16  # pictures in one forward pass
 
 
 def explain(
@@ -46,13 +50,15 @@ def explain(
             [B, C, H, W] that is taken as already prepared.
         method: a name in :data:`foveal.explanation.METHODS`, such as ``gradcam`` or ``rollout``.
         target: a class by its number, or by its name where the network has ``classes``, for all
-            pictures; one for each picture; or ``"all"``. None: the predicted class.
+            pictures; one for each picture; several for each, ``[[0, 3], [1, 4]]``; or ``"all"``.
+            None: the predicted class.
         device: ``auto`` takes the GPU if there is one; a network given as such stays where it is.
         **options: of the method, such as ``layer``, ``scales`` and ``mirror``.
 
     Returns:
-        One explanation for each picture and class, picture by picture. ``.map`` is float32 [H, W]
-        at the picture's size; where a network sees the middle of a picture alone, it is 0 outside.
+        One explanation for each picture and class, picture by picture; of ``gates``, for each
+        picture and layer. ``.map`` is float32 [H, W] at the picture's size; where a network sees
+        the middle of a picture alone, it is 0 outside.
 
     Raises:
         ValueError: no such run, picture, method, layer or class; a run of another task.
@@ -67,37 +73,106 @@ def explain(
         >>> explanation.target, explanation.map.shape
         (3, torch.Size([40, 60]))
     """
+    if method == "collapse":
+        raise ValueError(
+            "collapse compares the layers of a network over all pictures and has no map of one: "
+            "use foveal.explanation.attention_collapse, or the command"
+        )
     if method not in METHODS:
         raise ValueError(unknown("method", method, METHODS))
-    _check_classes(run_or_model)
-    model = _network(run_or_model, device)
-    parameter = next(model.parameters(), torch.empty(0))
+    if method != "gates":
+        check_has_classes(run_or_model)
+    model = network_of(run_or_model, device)
     if isinstance(images, Tensor):
-        x = images.to(parameter.device, parameter.dtype)
+        parameter = next(model.parameters(), torch.empty(0))
+        kind = parameter.dtype if images.is_floating_point() else images.dtype  # which is refused
+        x = images.to(parameter.device, kind)
         return explain_batch(model, x, method, _numbers(model, target), **options)
-    pictures = open_pictures(images)
+    explained = explained_batches(model, listed(images), method, target, **options)
+    return [one for batch in explained for of_picture in batch.placed for one in of_picture]
+
+
+@dataclass(frozen=True)
+class ExplainedBatch:
+    """Some pictures as the network saw them, and what was found.
+
+    Attributes:
+        pictures: B of them.
+        x: [B, C, h, w].
+        found: over x, as many for each picture, picture by picture.
+        placed: of each picture the same over the whole picture.
+    """
+
+    pictures: list[Picture]
+    x: Tensor
+    found: list[Explanation]
+    placed: list[list[Explanation]]
+
+
+def explained_batches(
+    model: nn.Module,
+    sources: Sequence[Source],
+    method: str,
+    target: Target = None,
+    **options: Any,
+) -> Iterator[ExplainedBatch]:
+    """Explain pictures, those together that the network sees at one size, and few open at a time.
+
+    Args:
+        model: as of :func:`explain`.
+        sources: pictures, or their paths.
+        method: as of :func:`explain`.
+        target: likewise.
+        **options: likewise.
+
+    Raises:
+        ValueError, TypeError, DamagedPictureError: as of :func:`explain`.
+    """
+    parameter = next(model.parameters(), torch.empty(0))
     preprocess = _preprocess(model)
-    targets = _for_each(target, len(pictures))
-    found = []
-    for (_, image), own in zip(pictures, targets, strict=True):
-        x = preprocess(image)[None].to(parameter.device, parameter.dtype)
-        of_picture = explain_batch(model, x, method, _numbers(model, own), **options)
-        found += [_placed(one, image, preprocess) for one in of_picture]
-    return found
+    targets = _for_each(_numbers(model, target), len(sources))
+    most = 1 if isinstance(target, str) and target == "all" else TOGETHER
+    batch: list[tuple[Tensor, Picture, Any]] = []
+
+    def explained() -> ExplainedBatch:
+        x = torch.stack([seen for seen, _, _ in batch]).to(parameter.device, parameter.dtype)
+        own = [chosen for _, _, chosen in batch]
+        chosen = own[0] if own[0] in (None, "all") else own
+        found = explain_batch(model, x, method, chosen, **options)
+        each = len(found) // len(batch)
+        placed = [
+            [_placed(one, image, preprocess) for one in found[k * each : (k + 1) * each]]
+            for k, (_, (_, image), _) in enumerate(batch)
+        ]
+        return ExplainedBatch([picture for _, picture, _ in batch], x, found, placed)
+
+    for source, chosen in zip(sources, targets, strict=True):
+        picture = open_source(source)
+        seen = preprocess(picture[1])
+        if batch and (len(batch) == most or seen.shape != batch[0][0].shape):
+            yield explained()
+            batch = []
+        batch.append((seen, picture, chosen))
+    if batch:
+        yield explained()
 
 
-def open_pictures(images: Source | Iterable[Source]) -> list[Picture]:
-    """Open pictures, and those in folders; (path or "", picture) each.
+def listed(images: Source | Iterable[Source]) -> list[Source]:
+    """Return pictures, or their paths, with those in folders.
 
     Raises:
         ValueError: no such picture.
-        DamagedPictureError: one will not open.
     """
     sources = [images] if isinstance(images, str | Path | Image.Image) else list(images)
-    return [open_source(one) for source in sources for one in expand_source(source)]
+    return [one for source in sources for one in expand_source(source)]
 
 
-def _network(run_or_model: str | Path | Run | nn.Module, device: Device) -> nn.Module:
+def network_of(run_or_model: str | Path | Run | nn.Module, device: Device) -> nn.Module:
+    """Return a run's network on a device; one given as such stays where it is.
+
+    Raises:
+        ValueError: no such run, or no GPU.
+    """
     if isinstance(run_or_model, nn.Module):
         return run_or_model
     model = load(run_or_model)
@@ -106,7 +181,7 @@ def _network(run_or_model: str | Path | Run | nn.Module, device: Device) -> nn.M
     return model.to("cuda") if device != "cpu" and torch.cuda.is_available() else model
 
 
-def _check_classes(run_or_model: str | Path | Run | nn.Module) -> None:
+def check_has_classes(run_or_model: str | Path | Run | nn.Module) -> None:
     """Do nothing if there are classes to explain.
 
     Raises:
@@ -131,37 +206,47 @@ def _preprocess(model: Any) -> Preprocess:
 
 
 def _numbers(model: Any, target: Any) -> Any:
-    """Return targets with the numbers of the classes instead of their names."""
-    if isinstance(target, Tensor) or target in (None, "all"):
-        return target
-    if isinstance(target, str):
+    """Return targets with the numbers of the classes instead of their names.
+
+    A number in letters is the class of this name if there is one, else of this number.
+
+    Raises:
+        ValueError: a name that the network does not know.
+    """
+    if isinstance(target, Tensor | np.ndarray):
+        return _numbers(model, target.tolist())
+    if isinstance(target, str) and target != "all":
         classes = tuple(getattr(model, "classes", ()))
         if target in classes:
             return classes.index(target)
+        if target.isdecimal():
+            return int(target)
         if not classes:
             raise ValueError(f"the network has no names of classes: give a number, not {target!r}")
         raise ValueError(unknown("class", target, classes))
-    if isinstance(target, Sequence):
-        return torch.tensor([_numbers(model, one) for one in target])
+    if isinstance(target, Sequence) and not isinstance(target, str):
+        return [_numbers(model, one) for one in target]
     return target
 
 
-def _for_each(target: Target, pictures: int) -> list[Any]:
+def _for_each(target: Any, pictures: int) -> list[Any]:
     """Return the target of each picture.
 
     Raises:
         ValueError: they are given for another number of pictures.
     """
-    if isinstance(target, str | int) or target is None:
-        return [target] * pictures
-    if isinstance(target, Tensor) and target.ndim == 0:
+    if not isinstance(target, list):
         return [target] * pictures
     if len(target) != pictures:
         raise ValueError(
             f"target must be one class, or one for each of the {pictures} pictures, not "
             f"{len(target)}"
         )
-    return [one[None] if isinstance(one, Tensor) else one for one in target]
+    if len({len(one) if isinstance(one, list) else 0 for one in target}) > 1:
+        raise ValueError("target must have the same number of classes for each picture")
+    if None in target or "all" in target:
+        raise ValueError("of some pictures the predicted class, or all, cannot be asked for alone")
+    return target
 
 
 def _placed(found: Explanation, image: Image.Image, preprocess: Preprocess) -> Explanation:
@@ -170,64 +255,10 @@ def _placed(found: Explanation, image: Image.Image, preprocess: Preprocess) -> E
     if isinstance(preprocess, WholePreprocess):
         return found  # the network saw the picture as it is
     short = math.floor(preprocess.image_size / preprocess.crop_pct)
-    # As torchvision's Resize and CenterCrop do it.
+    # As torchvision's Resize does it.
     if height <= width:
         resized = (short, int(short * width / height))
     else:
         resized = (int(short * height / width), short)
-    side = preprocess.image_size
-    if resized == (side, side):
-        return dataclasses.replace(found, size=(height, width))
-    top, left = (round((whole - side) / 2.0) for whole in resized)
-    frame = found.raw.new_zeros((1, 1, *resized))
-    frame[0, 0, top : top + side, left : left + side] = found.map
-    return dataclasses.replace(
-        found, raw=enlarged(frame, (height, width))[0, 0], size=(height, width)
-    )
-
-
-def explain_files(
-    run: str | Path | Run,
-    images: Source | Iterable[Source],
-    out: Path,
-    *,
-    method: str = "gradcam",
-    target: Target = None,
-    layer: str | None = None,
-    device: Device = "auto",
-) -> list[Path]:
-    """Write explanations of pictures as figures and data, and return the paths.
-
-    Args:
-        run: as of :func:`explain`.
-        images: likewise, without tensors.
-        out: the folder.
-        method: likewise; also ``gates``, of all layers that have some, and ``collapse``, of a
-            vision transformer over all pictures.
-        target: as of :func:`explain`.
-        layer: whose maps are weighed; None: the last.
-        device: as of :func:`explain`.
-
-    Raises:
-        ValueError: as of :func:`explain`; a target or a layer for a method without.
-    """
-    from foveal.tasks.explanation_files import save_collapse, save_explanations, save_gates
-
-    measures = {"gates": save_gates, "collapse": save_collapse}
-    if method in measures:
-        for name, value in (("target", target), ("layer", layer)):
-            if value is not None:
-                raise ValueError(
-                    f"{method} is the same for all classes and layers: leave {name} out"
-                )
-    if method not in measures:
-        _check_classes(run)
-    model: Any = _network(run, device)
-    pictures = open_pictures(images)
-    if method in measures:
-        return measures[method](model, pictures, out)
-    options: dict[str, Any] = {} if layer is None else {"layer": layer}
-    found = explain(
-        model, [image for _, image in pictures], method=method, target=target, **options
-    )
-    return save_explanations(found, pictures, model.classes, out)
+    middle = Middle(resized, preprocess.image_size)
+    return dataclasses.replace(found, size=(height, width), middle=middle)

@@ -132,7 +132,7 @@ def gate_canvas(pictures: Sequence[FloatArray], gates: Sequence[Sequence[Gates]]
     """
     panels = [[p for one in of_picture for p in _panels(one)] for of_picture in gates]
     columns = 1 + len(panels[0])
-    heights = [min(max(picture.shape[0] / picture.shape[1], 0.4), 1.6) for picture in pictures]
+    heights = [shape_of(*picture.shape[:2]) for picture in pictures]
     curves = any(panel.rows is not None for panel in panels[0])
     canvas = Canvas(
         figsize=(1.9 * columns, (1.85 if curves else 1.65) * sum(heights) + 0.9),
@@ -152,8 +152,13 @@ def gate_canvas(pictures: Sequence[FloatArray], gates: Sequence[Sequence[Gates]]
     for axes, panel in zip(cells[0, 1:], panels[0], strict=True):
         height = 1.22 if curves else 1.03  # in one line, above the curves of some
         axes.set_title(panel.title, fontsize=8, color=INK, parse_math=False, y=height)
-    _bar(canvas, cells)
+    draw_bar(canvas, cells)
     return canvas
+
+
+def shape_of(height: int, width: int) -> float:
+    """Return a picture's height over its width, kept where a figure can show it."""
+    return min(max(height / width, 0.4), 1.6)
 
 
 def draw_over(axes: Axes, picture: FloatArray, values: Tensor) -> None:
@@ -194,7 +199,7 @@ def _curves(axes: Axes, rows: FloatArray, columns: FloatArray) -> None:
         inset.axis("off")
 
 
-def _bar(canvas: Canvas, cells: NDArray[Any]) -> None:
+def draw_bar(canvas: Canvas, cells: NDArray[Any]) -> None:
     """Draw what the colours of maps over pictures stand for."""
     colors = ScalarMappable(Normalize(0, 1), MAP_COLORS)
     style: dict[str, Any] = {"location": "bottom", "shrink": 0.3, "aspect": 30, "pad": 0.02}
