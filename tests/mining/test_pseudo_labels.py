@@ -1,4 +1,4 @@
-"""Label maps of single pictures: from what was mined, from activations alone, with a random field."""
+"""Label maps of single pictures: from what was mined, from activations, with a random field."""
 
 import builtins
 
