@@ -434,7 +434,7 @@ def color_maps(num_classes=2, in_chans=3, pretrained=False):
     return network
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def toys():
     """Make the layout ``toys`` and the network ``color_maps`` known; return the layout's name."""
     with pytest.MonkeyPatch.context() as patch:
@@ -481,7 +481,7 @@ def weak_config(toys, tmp_path):
     return small_weak_config(tmp_path / "run")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def weak_run(toys, tmp_path_factory):
     """Return a run from image labels that learned the toys, in two rounds."""
     config = small_weak_config(tmp_path_factory.mktemp("runs") / "weak")

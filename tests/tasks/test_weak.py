@@ -234,8 +234,9 @@ def test_another_classifier_is_not_mixed_with_what_was_mined(weak_run, weak_conf
     own = foveal.train(dataclasses.replace(other, classifier=faster)).path / "classifier"
     with pytest.raises(ValueError, match="has another classifier_run"):
         foveal.train(dataclasses.replace(config, classifier_run=str(own), stage="labels"))
+    third = dataclasses.replace(config, classifier_run=str(weak_run.path), out=str(tmp_path / "3"))
     with pytest.raises(ValueError, match="is a run of weak, where one of classify is expected"):
-        foveal.train(dataclasses.replace(config, classifier_run=str(weak_run.path), stage="labels"))
+        foveal.train(third)
 
 
 def test_max_steps_ends_every_stage(weak_config):
