@@ -10,8 +10,10 @@ import pytest
 from foveal.config import (
     DENSE_TASKS,
     TASK_CONFIGS,
+    ActivationConfig,
     AugmentConfig,
     ClassifyConfig,
+    CrfConfig,
     DataConfig,
     DenseAugmentConfig,
     DenseConfig,
@@ -20,10 +22,15 @@ from foveal.config import (
     Insertion,
     MapScoresConfig,
     MapSetConfig,
+    MiningConfig,
+    PseudoLabelConfig,
     SegmentAugmentConfig,
     SegmentConfig,
     SlidingConfig,
+    WeakClassifierConfig,
+    WeakConfig,
     from_dict,
+    network_task_of,
     task_of,
     to_dict,
     updated,
@@ -133,7 +140,7 @@ def test_whole_numbers_are_accepted_where_a_float_is_wanted():
 
 def test_only_task_configs_have_a_task():
     with pytest.raises(
-        TypeError, match="ClassifyConfig or SegmentConfig or DenseConfig, not DataC"
+        TypeError, match="ClassifyConfig or SegmentConfig or DenseConfig or WeakConfig, not DataC"
     ):
         task_of(DataConfig())
 
@@ -141,6 +148,7 @@ def test_only_task_configs_have_a_task():
 def test_every_field_is_documented():
     parts = (AugmentConfig, DataConfig, Insertion, SlidingConfig, SegmentAugmentConfig)
     parts += (DenseAugmentConfig, DenseDataConfig, InferenceConfig, MapScoresConfig, MapSetConfig)
+    parts += (WeakClassifierConfig, ActivationConfig, PseudoLabelConfig, CrfConfig, MiningConfig)
     for config_class in (*TASK_CONFIGS.values(), *parts):
         documentation = "".join(str(c.__doc__) for c in config_class.__mro__)
         fields = [f.name for f in dataclasses.fields(config_class)]
@@ -384,3 +392,71 @@ def test_tasks_are_several_names():
         DenseConfig(data=DataConfig())
     with pytest.raises(TypeError, match=r"^edge must be a foveal.config.MapSetConfig, not"):
         DenseDataConfig(edge={"root": "x"})
+
+
+def test_a_run_from_image_labels_survives_yaml():
+    import yaml
+
+    config = WeakConfig(
+        data=DataConfig(root="voc", image_size=96, val_fraction=0.2),
+        classifier=WeakClassifierConfig(epochs=3, data=DataConfig(image_size=64, batch_size=5)),
+        activation=ActivationConfig(scales=(0.5, 1.0), flip=True),
+        mining=MiningConfig(tau=0.3, merged=True),
+        pseudo=PseudoLabelConfig(conflict="smaller", band=0.5, crf=CrfConfig(iterations=10)),
+        rounds=2,
+        seed=7,
+        max_steps=12,
+        out="run",
+    )
+    values = to_dict(config)
+    assert values["task"] == task_of(config) == "weak"
+    assert network_task_of(config) == network_task_of(SegmentConfig()) == "segment"
+    text = yaml.safe_dump(values, sort_keys=False)
+    assert from_dict(yaml.safe_load(text)) == config == from_dict(values)
+    partly = from_dict({"task": "weak", "classifier": {"epochs": 3}})
+    assert partly.classifier == WeakClassifierConfig(epochs=3)
+
+
+def test_a_run_from_image_labels_hands_its_data_and_machine_to_its_parts():
+    config = WeakConfig(
+        data=DataConfig(root="voc", image_size=96, batch_size=3, workers=0),
+        classifier=WeakClassifierConfig(epochs=3, data=DataConfig(image_size=64, batch_size=5)),
+        seed=7,
+        max_steps=12,
+        lr=0.5,
+    )
+    classify = config.classify_config("c")
+    assert type(classify) is ClassifyConfig
+    assert classify.data == DataConfig(root="voc", image_size=64, batch_size=5, workers=0)
+    assert (classify.multi_label, classify.epochs, classify.lr) == (True, 3, ClassifyConfig().lr)
+    assert (classify.seed, classify.max_steps, classify.out) == (7, 12, "c")
+    segment = config.segment_config("labels", "pseudo_labels", "s")
+    assert type(segment) is SegmentConfig
+    assert segment.data == dataclasses.replace(config.data, root="labels", layout="pseudo_labels")
+    assert (segment.lr, segment.seed, segment.max_steps, segment.out) == (0.5, 7, 12, "s")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: WeakClassifierConfig(multi_label=False), "classifier.multi_label is true in ever"),
+        (lambda: WeakClassifierConfig(seed=3), "classifier.seed is that of the whole run: give se"),
+        (
+            lambda: WeakClassifierConfig(data=DataConfig(root="x")),
+            "classifier.data.root is that of the whole run: give data.root in its place",
+        ),
+        (lambda: WeakConfig(rounds=0), "rounds must lie in [1, 2], not 0"),
+        (lambda: ActivationConfig(scales=()), "activation.scales must be numbers above 0"),
+        (lambda: ActivationConfig(batch_size=0), "activation.batch_size must be at least 1"),
+        (lambda: PseudoLabelConfig(band=1.0), "pseudo.band must lie in (0, 1), not 1.0"),
+        (lambda: PseudoLabelConfig(band=0.5, steps=2), "pseudo.band is of the last step"),
+        (lambda: PseudoLabelConfig(steps=0), "pseudo.steps must be at least 1, not 0"),
+        (lambda: PseudoLabelConfig(saliency_threshold=2), "pseudo.saliency_threshold must lie in"),
+        (lambda: CrfConfig(confidence=1.0), "pseudo.crf.confidence must lie in (0, 1), not 1.0"),
+        (lambda: CrfConfig(color_srgb=0), "pseudo.crf.color_srgb must be above 0, not 0"),
+        (lambda: CrfConfig(iterations=-1), "pseudo.crf.iterations must be at least 0, not -1"),
+    ],
+)
+def test_settings_of_a_run_from_image_labels_that_cannot_be(build, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build()

@@ -61,6 +61,11 @@ def test_stored_results_of_the_official_code_replay(path):
         "sod_edge_cases": {"output/sm", "output/precision", "output/dataset_mean_em"},
         "boundary_match_0075": BOUNDARY_COUNTS,
         "boundary_match_0200": BOUNDARY_COUNTS,
+        "sequence_hand": {"output/mask_history", "output/label_score_saliency"},
+        "sequence_random": {"output/step_map", "output/reason", "output/label_smaller"},
+        "closed_loop_small": {"output/modulator", "output/pair_iou", "output/erased_after_last"},
+        "cam_and_erase": {"output/cam_up_relu_max", "output/logits_after_feature_erase"},
+        "metrics": {"output/iou_small_medium_large", "output/spearman_steps_area"},
     }
     assert expected.get(path.stem, {"output/y"}) <= names
     assert path.stem in expected or any(name.startswith("grad/") for name in names)
@@ -444,3 +449,49 @@ def test_each_count_of_boundary_pixels_counts(tmp_path, name, step):
 def test_the_distance_of_boundaries_is_heeded(tmp_path, capsys):
     assert replay_fixture.main([str(rewritten(BOUNDARIES, tmp_path, max_dist=0.01))]) == 1
     assert "output/max_cardinality" in capsys.readouterr().out
+
+
+MINING = FOLDER / "multi_miner"
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "change"),
+    [
+        ("sequence_hand", "output/mask", 1),
+        ("sequence_hand", "output/modulator", 1e-6),
+        ("sequence_random", "output/score", 1e-6),
+        ("sequence_random", "output/active_history", 1),
+        ("sequence_random", "output/forwards", 1),
+        ("sequence_random", "output/label_ignore", 1),
+        ("closed_loop_small", "output/reason", 1),
+        ("closed_loop_small", "output/step_map", 1),
+        ("closed_loop_small", "output/pair_iou", 1e-6),
+        ("cam_and_erase", "output/feature_mask", 1),
+        ("metrics", "output/tertile_edges", 1),
+    ],
+)
+def test_each_number_of_mining_counts(tmp_path, file, name, change):
+    path = MINING / f"{file}.safetensors"
+    tensors = replay_fixture.read(path).tensors
+    tensors[name].view(-1)[0] += change
+    with safe_open(path, "pt") as stored:
+        save_file(tensors, tmp_path / "f.safetensors", stored.metadata())
+    failed = [c.tensor for c in replay_fixture.replay(tmp_path / "f.safetensors") if not c.passed]
+    assert failed == [name]
+
+
+@pytest.mark.parametrize(
+    "args", [{"tau": 0.3}, {"keep": 0.9}, {"min_area": 9}, {"decay": 0.5}, {"max_steps": 2}]
+)
+def test_the_settings_of_mining_are_heeded(tmp_path, args):
+    path = rewritten(MINING / "sequence_random.safetensors", tmp_path, **args)
+    assert any(not c.passed for c in replay_fixture.replay(path))
+
+
+def test_what_mining_does_not_know_fails(tmp_path):
+    path = MINING / "metrics.safetensors"
+    tensors = {**replay_fixture.read(path).tensors, "output/other": torch.zeros(2)}
+    with safe_open(path, "pt") as stored:
+        save_file(tensors, tmp_path / "f.safetensors", stored.metadata())
+    failed = [c.tensor for c in replay_fixture.replay(tmp_path / "f.safetensors") if not c.passed]
+    assert failed == ["output/other"]

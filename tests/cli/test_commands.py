@@ -191,10 +191,19 @@ def test_pictures_with_masks_are_checked_and_shown(masked, tmp_path, capsys):
     assert "there is no mask 4 in" in failing(capsys, "data", "show", masked, "--out", sheet)
     assert "leave out data.labels" in failing(capsys, "data", "check", masked, "--labels", "fine")
     assert "is read for its masks: leave out --multi_label" in failing(
-        capsys, "data", "check", masked, "--multi_label"
+        capsys, "data", "check", masked, "--task", "segment", "--multi_label"
     )
     alone = failing(capsys, "data", "check", masked / "masks")
     assert "these pictures look like label masks" in alone
+
+
+def test_classes_in_masks_are_checked_and_shown(masked, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    assert main(["data", "check", str(masked), "--multi_label", "--out", str(sheet)]) == 0
+    out = capsys.readouterr().out
+    assert "layout pairs, 3 classes" in out
+    assert "pictures of a class" in out
+    assert sheet.exists()
 
 
 def test_pictures_with_maps_are_checked_and_shown(masked, tmp_path, capsys):

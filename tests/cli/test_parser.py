@@ -168,8 +168,8 @@ def test_a_file_of_another_task_is_refused(config_at, toy_task):
 
 
 def test_no_task_names_the_tasks(config_at, toy_task):
-    assert "write foveal train {classify|segment|dense|toy}" in refusal()
-    assert "write foveal train {classify|segment|dense|toy}" in refusal("--epochs", "3")
+    assert "write foveal train {classify|segment|dense|weak|toy}" in refusal()
+    assert "write foveal train {classify|segment|dense|weak|toy}" in refusal("--epochs", "3")
     assert "has no key 'task'" in refusal("--config", config_at("epochs: 3"))
     assert refusal("clasify") == "unknown task 'clasify': did you mean 'classify'?"
     assert "unknown task '[1]'" in refusal("--config", config_at("task: [1]"))
@@ -279,7 +279,7 @@ def test_help_without_a_task(capsys):
     with pytest.raises(SystemExit) as stop:
         parse_config(["--help"])
     assert stop.value.code == 0
-    assert "foveal train {classify|segment|dense} [flags]" in capsys.readouterr().out
+    assert "foveal train {classify|segment|dense|weak} [flags]" in capsys.readouterr().out
 
 
 def test_command_parser_answers_in_one_sentence():

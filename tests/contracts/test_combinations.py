@@ -27,7 +27,7 @@ from foveal.config import (
     SegmentConfig,
 )
 from foveal.losses import LOSSES
-from foveal.models import list_models
+from foveal.models import TASK_NETWORKS, list_models
 from foveal.tasks import make_setup
 from foveal.tasks.hardware import trainer_arguments
 from foveal.tasks.progress import quiet_lightning
@@ -39,7 +39,8 @@ CLASSES = ("disc", "bars", "noise")
 def smallest_of_each_family():
     """Return one of foveal's own backbones per family: the names that differ in numbers only."""
     families = {}
-    names = [name for name in list_models(task="classify") if not name.startswith("deepvit")]
+    others = (*TASK_NETWORKS, *list_models("deepvit*"))
+    names = [name for name in list_models(task="classify") if name not in others]
     for name in sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
         families.setdefault(re.sub(r"\d+", "", name), name)
     return sorted(families.values())
@@ -62,6 +63,7 @@ NO_BLOCKS = (*TRANSFORMERS, "test_efficientnet")
 SEGMENT = ("deeplabv3", "lraspp")
 DENSE = ("dfi",)
 PIXELS = (*SEGMENT, *DENSE)
+NO_BACKBONES = ("small pictures", "activation maps")
 # What augmentation there is of pixels, under the names of classification's.
 SEGMENT_AUGMENTATION = {
     "none": SegmentAugmentConfig(min_scale=1.0, max_scale=1.0, rotate=0.0, blur=0.0, hflip=0.0),
@@ -89,6 +91,10 @@ FACTORS = {
             "model_args": {"stem_stride": 1, "stages": 3, "drop_path_rate": 0.1},
         },
         "grey": {"model": "mobilenetv2_050_coordinate", "model_args": {"in_chans": 1}},
+        "activation maps": {
+            "model": "activation_classifier",
+            "backbone": "mobilenetv2_050_coordinate",
+        },
         "sandglass": {"model": "mobilenetv2", "model_args": {"block": "sandglass"}},
         "deepvit": {"model": "deepvit", "model_args": DEEPVIT},
     },
@@ -131,7 +137,7 @@ def possible(case):
         return False
     if case["task"] in PIXELS:
         fits = case["task"] == "deeplabv3" or case["backbone"] not in TRANSFORMERS
-        if case["augmentation"] == "mixup" or case["backbone"] == "small pictures" or not fits:
+        if case["augmentation"] == "mixup" or case["backbone"] in NO_BACKBONES or not fits:
             return False
     if case["task"] == "several labels" and case["loss"] not in ("cross_entropy", "class weights"):
         return False

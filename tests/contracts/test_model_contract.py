@@ -15,13 +15,14 @@ import pytest
 import timm
 import torch
 
-from foveal.models import count, create_model, list_models
+from foveal.models import TASK_NETWORKS, count, create_model, list_models
 
 SIDE = 64
 
 
 TRANSFORMERS = list_models("deepvit*", task="classify")
-NAMES = [name for name in list_models(task="classify") if name not in TRANSFORMERS]
+OTHERS = (*TRANSFORMERS, *TASK_NETWORKS)  # those stand on the ones that are tested here
+NAMES = [name for name in list_models(task="classify") if name not in OTHERS]
 
 # Settings that are a network of their own: they are tested as if they had a name.
 SETTINGS = {

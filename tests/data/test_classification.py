@@ -152,10 +152,7 @@ def test_a_layout_named_by_the_user_is_not_second_guessed(paint, tmp_path):
     )
 
 
-def test_multi_label_needs_a_list(paint_classes, paint, tmp_path):
-    paint_classes("folders", {"a": 3, "b": 3})
-    with pytest.raises(ValueError, match=r"multi-label needs a \.csv file"):
-        read_classification(tmp_path / "folders", multi_label=True)
+def test_several_labels_of_a_list(paint, tmp_path):
     for k in range(12):
         paint(f"list/{k}.png", k)
     lines = [f"{k}.png,{'x;y' if k % 2 else 'y'}\n" for k in range(12)]

@@ -19,7 +19,7 @@ def test_a_layout_may_serve_several_tasks():
 
 
 def test_layouts_of_a_task_are_those_that_it_reads():
-    known = ["scenes", "context", "voc", "camvid", "cityscapes", "ade20k", "pairs"]
+    known = ["scenes", "context", "voc", "camvid", "cityscapes", "ade20k", "pairs", "pseudo_labels"]
     assert sorted(layouts_of("segment")) == sorted(known)
     assert "coco" not in layouts_of("detect")
     assert {"fashion", "scenes", "csv", "imagefolder"} < {*layouts_of("classify")}

@@ -13,6 +13,7 @@ SYSTEMS = (
     "dfi",
     "metrics",
     "mobilenext",
+    "multi_miner",
     "online_label_smoothing",
     "spnet",
     "triplet_attention",

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import signal
 import time
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from torch import nn
 import foveal
 from foveal.config import (
     DENSE_TASKS,
+    ActivationConfig,
     AugmentConfig,
     ClassifyConfig,
     DataConfig,
@@ -21,12 +24,19 @@ from foveal.config import (
     DenseConfig,
     DenseDataConfig,
     MapScoresConfig,
+    MiningConfig,
     SegmentAugmentConfig,
     SegmentConfig,
     SlidingConfig,
+    WeakClassifierConfig,
+    WeakConfig,
 )
+from foveal.data.layouts import LAYOUTS, Layout
+from foveal.data.masks import FoundMasks
+from foveal.data.parts import Found
 from foveal.data.transforms import WholePreprocess
 from foveal.models import TASK_NETWORKS
+from foveal.models.activation_classifier import ActivationClassifier
 from foveal.tasks.checkpointing import SaveRun
 from foveal.tasks.run import WEIGHTS, save_weights, write_config
 
@@ -309,3 +319,170 @@ def dense_run(discs, tmp_path_factory):
     """Return a dense run that learned where the discs are."""
     config = small_dense_config(discs, tmp_path_factory.mktemp("runs") / "dense")
     return foveal.train(dataclasses.replace(config, epochs=8, lr=5e-3))
+
+
+# Pictures with image labels, and masks to be scored by
+
+
+class Toys:
+    """Noisy grey ground with an orange disc, a blue bar, both or neither.
+
+    The bar is class 0 and the disc class 1 of the image labels, the other way round in the masks.
+    """
+
+    CLASSES, LABELS = ("bar", "disc"), ("ground", "disc", "bar")
+
+    def __init__(self, part, count):
+        rng = np.random.default_rng(len(part))
+        self.part, self.images, self.maps = part, [], []
+        self.targets = np.zeros((count, 2), np.float32)
+        for index in range(count):
+            height, width = rng.integers(32, 49, 2)
+            rows, columns = np.mgrid[:height, :width]
+            labels = np.zeros((height, width), np.uint8)
+            if index % 4 in (0, 1):
+                labels[:, (at := rng.integers(2, width - 12)) : at + 10] = 2
+            if index % 4 in (0, 2):
+                y, x = rng.integers(10, height - 10), rng.integers(10, width - 10)
+                labels[(rows - y) ** 2 + (columns - x) ** 2 < 49] = 1
+            colors = np.array([(120, 120, 120), (240, 140, 20), (30, 50, 220)])
+            pixels = colors[labels] + rng.normal(0, 8, (height, width, 3))
+            self.images.append(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
+            self.maps.append(labels)
+            self.targets[index] = (2 in labels, 1 in labels)
+
+    def __len__(self):
+        return len(self.images)
+
+    def load(self, index):
+        return self.images[index].copy()
+
+    def decode(self, index):
+        return self.load(index), "RGB"
+
+    def probe(self, index):
+        pass
+
+    def name(self, index):
+        return f"toys-{self.part}[{index}]"
+
+
+class ToyMasks(Toys):
+    """The same with masks."""
+
+    def load(self, index):
+        return self.images[index].copy(), self.labels(index)
+
+    def decode(self, index):
+        return *self.load(index), "RGB", "L"
+
+    def labels(self, index):
+        return self.maps[index].copy()
+
+    def size(self, index):
+        return self.images[index].size
+
+    def mask_name(self, index):
+        return self.name(index)
+
+
+TOY_SIZES = {"train": 12, "val": 4, "test": 8}
+
+
+def read_toys(multi_label):
+    return Found(
+        root="toys",
+        classes=Toys.CLASSES,
+        parts={part: Toys(part, size) for part, size in TOY_SIZES.items()},
+        origins=dict.fromkeys(TOY_SIZES, "toys"),
+        image_size=32,
+        multi_label=multi_label,
+    )
+
+
+def read_toy_masks():
+    return FoundMasks(
+        root="toys",
+        classes=Toys.LABELS,
+        colors=np.array([(0, 0, 0), (255, 128, 0), (0, 0, 255)], np.uint8),
+        parts={part: ToyMasks(part, size) for part, size in TOY_SIZES.items()},
+        origins=dict.fromkeys(TOY_SIZES, "toys"),
+        image_size=32,
+    )
+
+
+class Colors(nn.Module):
+    """A backbone whose only map is a small copy of the picture."""
+
+    feature_info = SimpleNamespace(channels=lambda: [3])
+    default_cfg: ClassVar = {}
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return [self.scale * nn.functional.avg_pool2d(x, 2)]
+
+
+def color_maps(num_classes=2, in_chans=3, pretrained=False):
+    """Return a classifier whose activations are differences of colours from the start."""
+    network = ActivationClassifier(Colors(), num_classes)
+    blue_and_orange = torch.tensor([[-1.0, 0.0, 1.0], [1.0, 0.0, -1.0]])
+    with torch.no_grad():
+        network.classifier.weight.copy_(blue_and_orange[:num_classes, :, None, None])
+    return network
+
+
+@pytest.fixture(scope="module")
+def toys():
+    """Make the layout ``toys`` and the network ``color_maps`` known; return the layout's name."""
+    with pytest.MonkeyPatch.context() as patch:
+        layout = Layout(
+            "toys",
+            "classify",
+            None,
+            read_toys,
+            built_in=True,
+            multi_label=True,
+            also={"segment": read_toy_masks},
+        )
+        patch.setitem(LAYOUTS, "toys", layout)
+        patch.setitem(TASK_NETWORKS, "color_maps", ("classify", color_maps))
+        yield "toys"
+
+
+def small_weak_config(out):
+    return WeakConfig(
+        data=DataConfig(layout="toys", image_size=32, batch_size=4, workers=0),
+        augment=SegmentAugmentConfig(min_scale=0.8, max_scale=1.25, rotate=0, blur=0),
+        sliding=SlidingConfig(window=0, flip=False),
+        model="lraspp",
+        model_args={"output_stride": 8},
+        backbone="test_efficientnet",
+        head_lr_scale=1.0,
+        epochs=8,
+        optimizer="adamw",
+        lr=5e-3,
+        classifier=WeakClassifierConfig(
+            model="color_maps", epochs=1, lr=1e-6, data=DataConfig(image_size=32, batch_size=4)
+        ),
+        activation=ActivationConfig(batch_size=4),
+        mining=MiningConfig(max_steps=3),
+        device="cpu",
+        threads=1,
+        out=str(out),
+    )
+
+
+@pytest.fixture
+def weak_config(toys, tmp_path):
+    """Return a run from image labels of a few seconds."""
+    return small_weak_config(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def weak_run(toys, tmp_path_factory):
+    """Return a run from image labels that learned the toys, in two rounds."""
+    config = small_weak_config(tmp_path_factory.mktemp("runs") / "weak")
+    return foveal.train(dataclasses.replace(config, rounds=2))

@@ -83,6 +83,8 @@ def task_meant(args: argparse.Namespace) -> str:
     row = LAYOUTS.get(layout)
     # A layout that cannot be looked at gets its sentence from the reader of classification.
     made_for = "classify" if row is None or row.read is None else row.task
+    if args.multi_label and row is not None and row.shown is not None:
+        made_for = "classify"
     task: str = args.task or (made_for if made_for in TASKS else "classify")
     if task != "classify" and args.multi_label:
         what = "masks" if task == "segment" else "maps"

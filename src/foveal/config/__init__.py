@@ -18,17 +18,29 @@ from foveal.config.dense import (
     MapScoresConfig,
     MapSetConfig,
 )
+from foveal.config.mining import MiningConfig
 from foveal.config.segment import SegmentAugmentConfig, SegmentConfig, SlidingConfig
 from foveal.config.training import BackboneConfig, DataConfig, Insertion, TrainConfig
 from foveal.config.values import build, updated
+from foveal.config.weak import (
+    STAGES,
+    ActivationConfig,
+    CrfConfig,
+    PseudoLabelConfig,
+    WeakClassifierConfig,
+    WeakConfig,
+)
 from foveal.names import unknown
 
 __all__ = [
     "DENSE_TASKS",
+    "STAGES",
     "TASK_CONFIGS",
+    "ActivationConfig",
     "AugmentConfig",
     "BackboneConfig",
     "ClassifyConfig",
+    "CrfConfig",
     "DataConfig",
     "DenseAugmentConfig",
     "DenseConfig",
@@ -37,11 +49,16 @@ __all__ = [
     "Insertion",
     "MapScoresConfig",
     "MapSetConfig",
+    "MiningConfig",
+    "PseudoLabelConfig",
     "SegmentAugmentConfig",
     "SegmentConfig",
     "SlidingConfig",
     "TrainConfig",
+    "WeakClassifierConfig",
+    "WeakConfig",
     "from_dict",
+    "network_task_of",
     "task_of",
     "to_dict",
     "updated",
@@ -51,6 +68,7 @@ TASK_CONFIGS: dict[str, type[TrainConfig]] = {
     "classify": ClassifyConfig,
     "segment": SegmentConfig,
     "dense": DenseConfig,
+    "weak": WeakConfig,
 }
 
 
@@ -61,6 +79,11 @@ def task_of(config: TrainConfig) -> str:
             return task
     expected = " or ".join(c.__name__ for c in TASK_CONFIGS.values())
     raise TypeError(f"the config must be a {expected}, not {type(config).__name__}")
+
+
+def network_task_of(config: TrainConfig) -> str:
+    """Return the task whose networks a run trains: of ``weak`` runs ``"segment"``."""
+    return "segment" if isinstance(config, SegmentConfig) else task_of(config)
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from foveal.config.checks import at_least, within
-from foveal.config.training import TrainConfig
+from foveal.config.training import BackboneConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +49,13 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig(TrainConfig):
+class ClassifyConfig(BackboneConfig):
     """Train a network to name what a picture shows.
 
     Attributes:
         augment: random changes to training pictures.
-        multi_label: a picture may show several classes or none; labels come from a CSV.
+        multi_label: a picture may show several classes or none: those of a CSV or of a data set
+            for segmentation; or one, where the data are for classification.
         class_weights: ``balanced`` weights the loss by the inverse of each class's frequency.
         fgsm: strength of the fast gradient sign attack in the final test, in picture values
             [0, 1]; 0 is off. It adds the score ``test/accuracy_fgsm``.
@@ -63,6 +64,14 @@ class ClassifyConfig(TrainConfig):
         attention_similarity_pairs: None compares what each token contributes, in all blocks, as
             the DeepViT paper says; a number compares as its authors' code does, in the first so
             many pairs of blocks.
+        hide_weight: of multi_label: weight of a second loss, on the same pictures with a part of
+            each hidden, for networks that regions are mined from; 0 is off, 0.5 is usual.
+        hide_cells: cells in each row and column of the grid in which is hidden.
+        hide_probability: largest probability with which a cell is hidden; each picture's is drawn
+            between 0 and it.
+        hide_mined: hide, in place of cells, what is mined for one class of the picture with the
+            weights that the network had when the epoch began. After two steps of mining the class
+            is no longer there for the loss.
     """
 
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -71,6 +80,10 @@ class ClassifyConfig(TrainConfig):
     fgsm: float = 0.0
     attention_similarity: float = 0.0
     attention_similarity_pairs: int | None = None
+    hide_weight: float = 0.0
+    hide_cells: int = 8
+    hide_probability: float = 0.5
+    hide_mined: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,4 +110,19 @@ class ClassifyConfig(TrainConfig):
             raise ValueError(
                 "fgsm attacks the one class of a picture, and multi_label has any number of them: "
                 "leave one of the two out"
+            )
+        at_least("hide_weight", self.hide_weight, 0)
+        at_least("hide_cells", self.hide_cells, 1)
+        within("hide_probability", self.hide_probability, 0, 1)
+        if self.hide_weight and not self.multi_label:
+            raise ValueError(
+                "hide_weight is for networks that regions are mined from, whose classes are "
+                "independent: give multi_label, or leave it out"
+            )
+        if self.hide_mined and not self.hide_weight:
+            raise ValueError("hide_mined needs the weight of its loss, hide_weight, such as 0.5")
+        if self.hide_mined and (self.augment.mixup or self.augment.cutmix):
+            raise ValueError(
+                "hide_mined mines one class of a picture, and augment.mixup and augment.cutmix mix "
+                "several pictures: leave one of the two out"
             )

@@ -225,11 +225,11 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig(TrainConfig):
-    """A run whose network stands on a backbone that can be chosen.
+    """A run whose network may stand on a backbone that can be chosen.
 
     Attributes:
         backbone: its backbone, any classification network of foveal or timm; None: the network's
-            own choice.
+            own choice, or none where the model is such a network itself.
         backbone_args: further arguments of the backbone, such as ``drop_path_rate: 0.1``.
         head_lr_scale: what the learning rate is multiplied by outside the backbone.
     """

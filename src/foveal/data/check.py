@@ -88,7 +88,7 @@ def check_classification(
     name, found = find_classification(
         root, layout, labels=labels, domain=domain, multi_label=multi_label
     )
-    splits, origins, problems = _splits(found, val_fraction, test_fraction, split_seed)
+    splits, origins, problems, notes = _splits(found, val_fraction, test_fraction, split_seed)
     distinct = distinct_splits(splits)
     seen = _look(distinct, progress)
     equal = seen.equal_pictures(distinct)
@@ -110,21 +110,22 @@ def check_classification(
         duplicates=equal,
         ignored=found.ignored,
         problems=tuple(problems),
-        notes=found.notes,
+        notes=tuple(notes),
     )
 
 
 def _splits(
     found: Found, val_fraction: float, test_fraction: float, seed: int
-) -> tuple[dict[str, StoredPictures], dict[str, str], list[str]]:
-    """Return the splits, or the parts as found where they cannot be divided, and problems."""
-    problems = list(found.problems)
+) -> tuple[dict[str, StoredPictures], dict[str, str], list[str], list[str]]:
+    """Return the splits, or the parts as found where they cannot be divided; problems; notes."""
+    problems, notes = list(found.problems), list(found.notes)
     try:
         require_classes(found)
         splits, origins = make_splits(found, val_fraction, test_fraction, seed)
     except ValueError as error:
-        return dict(found.parts), dict(found.origins), [*problems, str(error)]
-    return splits, origins, problems + class_problems(found, splits)
+        return dict(found.parts), dict(found.origins), [*problems, str(error)], notes
+    (notes if found.multi_label else problems).extend(class_problems(found, splits))
+    return splits, origins, problems, notes
 
 
 def _look(

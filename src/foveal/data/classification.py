@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foveal.data.image_labels import one_each
 from foveal.data.layouts import LAYOUTS, locate
 from foveal.data.parts import Found, Pictures, StoredPictures
 from foveal.data.read_data import ReadData
@@ -44,7 +45,8 @@ def read_classification(
         layout: name of the layout, or ``auto`` to look.
         labels: which labels, where the layout has several sets of them; None: its first.
         domain: which domain, where the layout has several; None: its first.
-        multi_label: whether a picture may show several classes or none.
+        multi_label: whether a picture may show several classes or none: those that a CSV lists,
+            those of a data set for segmentation, or the one of a data set for classification.
         val_fraction: share of the training pictures for validation where no part is given.
         test_fraction: share for testing where the layout has only one folder of pictures.
         split_seed: of those two draws, which are stratified by class.
@@ -52,7 +54,8 @@ def read_classification(
     Raises:
         FileNotFoundError: nothing at ``root``.
         ValueError: an unknown layout, data of another task, no pictures, fewer than two classes,
-            a class that a split lacks, a class too small to divide, or files that are damaged.
+            a class that a split lacks or that is too small to divide (both are allowed in
+            multi-label data, and the first is noted), or files that are damaged.
         ImportError: the layout needs an extra that is not installed.
     """
     name, found = find_classification(
@@ -62,9 +65,9 @@ def read_classification(
         raise ValueError(first_of(found.problems))
     require_classes(found)
     splits, origins = make_splits(found, val_fraction, test_fraction, split_seed)
-    problems = class_problems(found, splits)
-    if problems:
-        raise ValueError(first_of(problems))
+    lacking = class_problems(found, splits)
+    if lacking and not found.multi_label:  # there, a class that a split lacks is of no harm
+        raise ValueError(first_of(lacking))
     return ClassificationData(
         layout=name,
         root=None if LAYOUTS[name].built_in else str(root),
@@ -73,7 +76,7 @@ def read_classification(
         origins=origins,
         image_size=found.image_size,
         multi_label=found.multi_label,
-        notes=found.notes,
+        notes=(*found.notes, *lacking),
     )
 
 
@@ -90,22 +93,15 @@ def find_classification(
     Raises:
         FileNotFoundError, ValueError, ImportError: as :func:`read_classification`.
     """
-    name, path = locate(root, layout, "classify", default="fashion")
+    name, path = locate(root, layout, "classify", default="fashion", multi_label=multi_label)
     row = LAYOUTS[name]
-    options: dict[str, Any] = {}
-    if row.multi_label:
-        options["multi_label"] = multi_label
-    elif multi_label:
-        raise ValueError(
-            f"{path or name}: the {row.title} layout has one class a picture: "
-            "multi-label needs a .csv file, or the built-in scenes"
-        )
+    options: dict[str, Any] = {"multi_label": multi_label} if row.multi_label else {}
     options |= row.choices(path or name, labels, domain)
-    read = row.reader("classify")
+    read = row.reader("classify", multi_label=multi_label)
     assert read is not None  # or locate() would have complained
     found = read(**options) if path is None else read(path, **options)
     assert isinstance(found, Found)
-    return name, found
+    return name, one_each(found) if multi_label and not found.multi_label else found
 
 
 def first_of(problems: Sequence[str]) -> str:

@@ -27,12 +27,15 @@ from foveal.data import (
     pair_list,
     pair_maps,
     pairs,
+    pseudo_labels,
     saliency,
     scenes,
     sk_large,
     usps,
     voc,
+    voc_classes,
 )
+from foveal.data.image_labels import in_masks
 from foveal.data.imagefolder import subfolders
 from foveal.data.maps import FoundMaps
 from foveal.data.masks import FoundMasks
@@ -59,6 +62,8 @@ class Layout:
         maps: what ``dense`` can learn from it; where that is more than one thing, the reader takes
             ``task``.
         also: further tasks that can use it, each with its reader.
+        shown: reads which classes each picture shows, for ``classify`` with several labels, where
+            the layout is of another task.
     """
 
     title: str
@@ -71,14 +76,24 @@ class Layout:
     domains: tuple[str, ...] = ()
     maps: tuple[str, ...] = ()
     also: Mapping[str, Callable[..., Found | FoundMasks | FoundMaps]] = field(default_factory=dict)
+    shown: Callable[..., Found] | None = None
 
-    def serves(self, task: str) -> bool:
+    def serves(self, task: str, *, multi_label: bool = False) -> bool:
         """Return whether the layout is one of a task's, even if it cannot be read."""
-        return task == self.task or task in self.also
+        return task == self.task or self.reader(task, multi_label=multi_label) is not None
 
-    def reader(self, task: str) -> Callable[..., Found | FoundMasks | FoundMaps] | None:
-        """Return what reads the layout for a task, if anything does."""
-        return self.read if task == self.task else self.also.get(task)
+    def reader(
+        self, task: str, *, multi_label: bool = False
+    ) -> Callable[..., Found | FoundMasks | FoundMaps] | None:
+        """Return what reads the layout for a task, if anything does.
+
+        Args:
+            task: the word after ``foveal train``.
+            multi_label: whether a picture may show several classes, in ``classify``.
+        """
+        if task == self.task:
+            return self.read
+        return self.shown if task == "classify" and multi_label else self.also.get(task)
 
     def choices(self, where: object, labels: str | None, domain: str | None) -> dict[str, str]:
         """Return the arguments of a reader for the labels and the domain that were asked for.
@@ -133,14 +148,23 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "flowers": Layout("Flowers-102", "classify", flowers.detect, flowers.read),
     "context": Layout(
-        "Pascal Context", "segment", context.detect, context.read, labels=context.LABELS
+        "Pascal Context",
+        "segment",
+        context.detect,
+        context.read,
+        labels=context.LABELS,
+        shown=in_masks(context.read),
     ),
-    "voc": Layout("VOC", "segment", voc.detect, voc.read, labels=voc.LABELS),
-    "voc_boxes": Layout("VOC", "detect", other_tasks.is_voc_boxes),
+    "voc": Layout(
+        "VOC", "segment", voc.detect, voc.read, labels=voc.LABELS, shown=voc_classes.read
+    ),
+    "voc_boxes": Layout("VOC", "detect", other_tasks.is_voc_boxes, shown=voc_classes.read),
     "coco": Layout("COCO", "detect", other_tasks.is_coco),
-    "camvid": Layout("CamVid", "segment", camvid.detect, camvid.read),
-    "cityscapes": Layout("Cityscapes", "segment", cityscapes.detect, cityscapes.read),
-    "ade20k": Layout("ADE20K", "segment", ade20k.detect, ade20k.read),
+    "camvid": Layout("CamVid", "segment", camvid.detect, camvid.read, shown=in_masks(camvid.read)),
+    "cityscapes": Layout(
+        "Cityscapes", "segment", cityscapes.detect, cityscapes.read, shown=in_masks(cityscapes.read)
+    ),
+    "ade20k": Layout("ADE20K", "segment", ade20k.detect, ade20k.read, shown=in_masks(ade20k.read)),
     "bsds500": Layout("BSDS500", "dense", bsds500.detect, bsds500.read, maps=("edge",)),
     "sk_large": Layout("SK-LARGE", "dense", sk_large.detect, sk_large.read, maps=("skeleton",)),
     "yolo": Layout("YOLO", "detect", other_tasks.is_yolo),
@@ -148,6 +172,7 @@ LAYOUTS: dict[str, Layout] = {
     "pair_list": Layout(
         "list-of-pairs", "dense", pair_list.detect, pair_list.read, maps=DENSE_TASKS
     ),
+    "pseudo_labels": Layout("pseudo-label", "segment", pseudo_labels.detect, pseudo_labels.read),
     "pairs": Layout(
         "image-and-mask",
         "segment",
@@ -155,6 +180,7 @@ LAYOUTS: dict[str, Layout] = {
         pairs.read,
         maps=DENSE_TASKS,
         also={"dense": pair_maps.read},
+        shown=in_masks(pairs.read),
     ),
     "domains": Layout("several domains", "adapt", other_tasks.is_domains),
     "csv": Layout("CSV", "classify", csv_labels.detect, csv_labels.read, multi_label=True),
@@ -201,7 +227,12 @@ def detect(root: Path) -> str:
 
 
 def locate(
-    root: str | Path | None, layout: str, task: str, default: str
+    root: str | Path | None,
+    layout: str,
+    task: str,
+    default: str,
+    *,
+    multi_label: bool = False,
 ) -> tuple[str, Path | None]:
     """Return the layout's name and the folder or file to read, None for built-in pictures.
 
@@ -212,6 +243,7 @@ def locate(
         layout: name of the layout, or ``auto`` to look.
         task: the word after ``foveal train``.
         default: the built-in layout that no root stands for.
+        multi_label: whether a picture may show several classes, in ``classify``.
 
     Raises:
         FileNotFoundError: nothing at ``root``.
@@ -219,7 +251,7 @@ def locate(
     """
     if layout != "auto" and layout not in LAYOUTS:
         raise ValueError(unknown("layout", layout, ["auto", *layouts_of(task)]))
-    if layout != "auto" and not LAYOUTS[layout].serves(task):
+    if layout != "auto" and not LAYOUTS[layout].serves(task, multi_label=multi_label):
         raise ValueError(
             f"layout {layout!r} is not of `foveal train {task}`: did you mean "
             f"`foveal train {LAYOUTS[layout].task}`?"
@@ -235,7 +267,7 @@ def locate(
     require(path)
     name = detect(path) if layout == "auto" else layout
     row = LAYOUTS[name]
-    if not row.serves(task):
+    if not row.serves(task, multi_label=multi_label):
         raise ValueError(wrong_task(path, name))
     if path.is_file() and name not in _FILES:
         raise ValueError(f"{path}: the {row.title} layout is a folder, not a file")
@@ -244,7 +276,7 @@ def locate(
             f"{path}: these look like label masks alone: they must lie in a folder such as masks/ "
             "beside one of their pictures such as images/, each called like its picture"
         )
-    if row.reader(task) is None:
+    if row.reader(task, multi_label=multi_label) is None:
         raise ValueError(f"{path}: layout {name!r} cannot be read by this version")
     below = path
     while row.detect is not None and not row.detect(below) and (only := _only_folder(below)):

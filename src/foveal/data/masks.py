@@ -250,6 +250,28 @@ class ChosenMasks:
         return self.pictures.mask_name(int(self.indices[index]))
 
 
+class RenumberedMasks(ChosenMasks):
+    """Pictures whose labels are looked up in a table.
+
+    Args:
+        pictures: all of them.
+        table: the new label of each, uint8 [256].
+    """
+
+    def __init__(self, pictures: MaskedPictures, table: NDArray[np.uint8]) -> None:
+        super().__init__(pictures, np.arange(len(pictures)))
+        self.table = table
+
+    def decode(self, index: int) -> tuple[Image.Image, LabelMap, str, str]:
+        """Return picture, label map, and the modes of both files."""
+        image, labels, mode, mask_mode = super().decode(index)
+        return image, self.table[labels], mode, mask_mode
+
+    def labels(self, index: int) -> LabelMap:
+        """Return a label map; raises :class:`DamagedPictureError`."""
+        return self.table[super().labels(index)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FoundMasks:
     """What a reader finds under a root, before missing splits are drawn.
@@ -262,6 +284,7 @@ class FoundMasks:
             the layout does not divide them.
         origins: for each part one phrase that says what it is: ``folder val/``.
         image_size: side that networks see unless told otherwise, where the layout suggests one.
+        pseudo: splits whose masks are pseudo labels, not the truth.
         problems: sentences about what must be put right before training.
         notes: sentences about what a reader of results should know.
         ignored: files that were not read.
@@ -273,6 +296,7 @@ class FoundMasks:
     parts: Mapping[str, MaskedPictures]
     origins: Mapping[str, str]
     image_size: int | None = None
+    pseudo: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()

@@ -49,14 +49,18 @@ class PictureFiles:
         root: folder that the paths are relative to.
         paths: one for each picture, relative to ``root`` or absolute.
         targets: as in :class:`Pictures`.
+        upright: whether a picture is turned as its EXIF orientation says.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str], targets: NDArray[Any]) -> None:
+    def __init__(
+        self, root: Path, paths: Sequence[str], targets: NDArray[Any], *, upright: bool = True
+    ) -> None:
         self.root = os.fspath(root)
         # One array of bytes: a million str objects would be copied into every worker process as
         # their reference counts are touched.
         self.paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
         self.targets = targets
+        self.upright = upright
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -68,7 +72,7 @@ class PictureFiles:
 
     def decode(self, index: int) -> tuple[Image.Image, str]:
         """Return a picture as RGB, and its mode in the file."""
-        return decode(self.name(index))
+        return decode(self.name(index), upright=self.upright)
 
     def probe(self, index: int) -> None:
         """Read a picture's header; raises :class:`DamagedPictureError`."""

@@ -97,6 +97,18 @@ def probe(path: str | os.PathLike[str]) -> None:
         pass
 
 
+def is_turned(path: str | os.PathLike[str]) -> bool:
+    """Return whether a picture's EXIF orientation turns or mirrors what is stored; no if no file.
+
+    Raises:
+        DamagedPictureError: it will not open.
+    """
+    if not os.path.isfile(path):
+        return False
+    with opened(path) as stored:
+        return _orientation(stored) in _TURN
+
+
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open a picture without decoding it; say of every error on the way what is damaged.

@@ -29,10 +29,12 @@ class SegmentationData(ReadData[MaskedPictures]):
     Attributes, beside those of :class:`~foveal.data.read_data.ReadData`:
         classes: class names; a label is an index into them, 255 is ignored.
         colors: of the classes, uint8 [K, 3], for palettes of masks and overlays.
+        pseudo: splits whose masks are pseudo labels, not the truth.
     """
 
     classes: tuple[str, ...]
     colors: NDArray[np.uint8] = field(compare=False)
+    pseudo: tuple[str, ...] = ()
 
 
 def read_segmentation(
@@ -75,6 +77,7 @@ def read_segmentation(
         splits=splits,
         origins=origins,
         colors=found.colors,
+        pseudo=found.pseudo,
         image_size=found.image_size,
         notes=found.notes,
     )

@@ -59,7 +59,7 @@ def read(root: Path, labels: str | None = None) -> FoundMasks:
     Raises:
         ValueError: a list or a folder is missing, a list is malformed, or a picture stands in two.
     """
-    lists = _lists(root, labels)
+    lists = split_lists(root, labels)
     parts, origins, entries, notes = {}, {}, {}, []
     problems: list[str] = []
     for split, source in lists.items():
@@ -88,7 +88,7 @@ def read(root: Path, labels: str | None = None) -> FoundMasks:
     )
 
 
-def _lists(root: Path, labels: str | None) -> dict[str, Path]:
+def split_lists(root: Path, labels: str | None) -> dict[str, Path]:
     """Return the list of each split."""
     folder = root / _LISTS
     augmented = next((folder / n for n in _AUGMENTED_LISTS if (folder / n).is_file()), None)

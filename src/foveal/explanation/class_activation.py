@@ -3,7 +3,8 @@
 The methods differ in the weights alone:
 
 =============  ====================================================================================
-``cam``        of the linear classifier on the average of the maps. Zhou et al. 2016
+``cam``        of the linear classifier on the average of the maps; where the classifier comes
+               before the pooling, the class's own map alone. Zhou et al. 2016
 ``gradcam``    mean over places of the derivatives of the class's score. Selvaraju et al. 2017
 ``gradcam++``  sum over places of their positive part times alpha, see :func:`plus_plus_weights`.
                Chattopadhay et al. 2018
@@ -182,32 +183,66 @@ class _View:
             yield _wide(self.found.as_map(gradient)) / numbers[:, None, None, None]
 
 
-def _cam(view: _View) -> Tensor:
-    """Return the classifier's weights of the targets, [B, T, C].
+def linear_classifier(model: nn.Module, layer: str, found: Look) -> tuple[Tensor, Tensor]:
+    """Return weights [K, C] and bias [K] of the linear classifier on the average of a map.
 
     That the logits are W mean(A) + b is held to the logits themselves, so that no kind of network
     has to be known.
+
+    Args:
+        model: a network.
+        layer: name of the layer whose output A is.
+        found: what the network made of pictures, see :func:`foveal.explanation.looking.look`.
+
+    Raises:
+        ValueError: the logits are none of such a classifier.
     """
-    features, logits, linear = view.features, view.found.logits, view.found.last_linear
+    features = _wide(found.as_map(found.output.detach()))
+    logits, linear = found.logits, found.last_linear
     shape = (logits.shape[1], features.shape[1])
     weight: Any = getattr(linear, "weight", None)
     if logits.ndim == 2 and weight is not None and weight.flatten(1).shape == shape:
         weight = _wide(weight.detach().flatten(1))
         bias: Any = getattr(linear, "bias", None)
-        bias = weight.new_zeros(()) if bias is None else _wide(bias.detach())
+        bias = weight.new_zeros(len(weight)) if bias is None else _wide(bias.detach())
         means = features.mean((2, 3)).to(weight.dtype)
         with torch.autocast(features.device.type, enabled=False):
             expected = means @ weight.T + bias
             scale = (means.abs() @ weight.abs().T + bias.abs()).amax(1, keepdim=True)
-        coarsest = max(torch.finfo(t.dtype).eps for t in (logits, view.found.output))
+        coarsest = max(torch.finfo(t.dtype).eps for t in (logits, found.output))
         error = (logits - expected).abs()
         if not (error > max(1e-3, 8 * coarsest) * scale).any():
-            chosen: Tensor = weight[view.targets]
-            return chosen
+            return weight, bias
     raise ValueError(
         f"cam needs a linear classifier on the average of a map, and the logits of "
-        f"{type(view.model).__name__} are none on that of {view.layer!r}: use gradcam"
+        f"{type(model).__name__} are none on that of {layer!r}: use gradcam"
     )
+
+
+def _cam(view: _View) -> Tensor:
+    """Return the classifier's weights of the targets, [B, T, C].
+
+    Where the classifier comes before the pooling, the layer's maps are the classes' own, whatever
+    the pooling: the weights choose among them.
+    """
+    if _are_classes(view):
+        classes = torch.eye(view.features.shape[1], device=view.features.device)
+        return classes[view.targets].to(view.features)
+    weight, _ = linear_classifier(view.model, view.layer, view.found)
+    return weight[view.targets]
+
+
+def _are_classes(view: _View) -> bool:
+    """Tell whether the layer is a classifier without bias, and each logit one value of its map."""
+    logits, features, last = view.found.logits, view.features, view.found.last_linear
+    if last is not view.model.get_submodule(view.layer) or getattr(last, "bias", None) is not None:
+        return False
+    if logits.ndim != 2 or logits.shape[1] != features.shape[1] or features.numel() == 0:
+        return False
+    low, high = features.amin((2, 3)), features.amax((2, 3))
+    coarsest = max(torch.finfo(t.dtype).eps for t in (logits, view.found.output))
+    slack = max(1e-3, 8 * coarsest) * features.abs().amax((2, 3))
+    return bool(((logits >= low - slack) & (logits <= high + slack)).all())
 
 
 def _gradcam(view: _View) -> Tensor:
@@ -360,7 +395,7 @@ def activation_maps(
     views = [(scale, mirrored) for scale in scales for mirrored in (False, True)[: 1 + mirror]]
     total = torch.zeros(())
     for i, (scale, mirrored) in enumerate(views):
-        seen, area = _seen(x, scale, mirrored), region
+        seen, area = view_at(x, scale, mirrored=mirrored), region
         if isinstance(region, Tensor) and mirrored:
             area = region.flip(-1)
         same = scale == 1 and not mirrored
@@ -384,7 +419,8 @@ def activation_maps(
     )
 
 
-def _seen(x: Tensor, scale: float, mirrored: bool) -> Tensor:
+def view_at(x: Tensor, scale: float, *, mirrored: bool = False) -> Tensor:
+    """Return pictures [B, C, H, W] at another scale, bilinearly, or their mirror images."""
     if scale != 1:
         sides = [max(1, round(scale * side)) for side in x.shape[2:]]
         x = interpolate(x, sides, mode="bilinear", align_corners=False)

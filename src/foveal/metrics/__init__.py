@@ -19,6 +19,12 @@ from foveal.metrics.classification import (
 from foveal.metrics.fgsm import fgsm
 from foveal.metrics.map_scores import MapScores
 from foveal.metrics.non_maximum_suppression import suppress_non_maxima
+from foveal.metrics.object_sizes import (
+    ObjectSizeIoU,
+    iou_by_object_size,
+    means_by_object_size,
+    spearman,
+)
 from foveal.metrics.saliency import SaliencyScores, score_saliency
 from foveal.metrics.segmentation import SegmentationScores, class_iou, confusion_matrix, overlap
 
@@ -30,6 +36,7 @@ __all__ = [
     "ClassificationScores",
     "MapScores",
     "MultiLabelScores",
+    "ObjectSizeIoU",
     "SaliencyScores",
     "SegmentationScores",
     "calibration_bins",
@@ -38,9 +45,12 @@ __all__ = [
     "count_boundaries",
     "expected_calibration_error",
     "fgsm",
+    "iou_by_object_size",
     "match_boundaries",
+    "means_by_object_size",
     "overlap",
     "score_saliency",
+    "spearman",
     "summarize_boundaries",
     "suppress_non_maxima",
 ]

@@ -1,7 +1,7 @@
 """Networks by name: foveal's, registered with timm, and every one of timm's own.
 
 Importing this package registers foveal's classification networks, so that ``timm.create_model``
-knows them too. Networks for other tasks are in :data:`TASK_NETWORKS`.
+knows them too. Networks that stand on one of those are in :data:`TASK_NETWORKS`.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ import timm
 from torch import nn
 
 from foveal.models import (  # noqa: F401  (they register their networks)
+    activation_classifier,
     attention_efficientnet,
     attention_resnet,
     deeplabv3,
@@ -48,13 +49,14 @@ __all__ = [
 
 TASKS = ("classify", "segment", "detect", "dense")
 
-# Networks for tasks other than classification: name -> (task, what makes one). The factory gets
+# Networks on a backbone of choice: name -> (task, what makes one). The factory gets
 # ``pretrained``, ``num_classes``, ``in_chans`` and the caller's further arguments.
 TASK_NETWORKS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
     "spnet": ("segment", spnet.spnet),
     "deeplabv3": ("segment", deeplabv3.deeplabv3),
     "lraspp": ("segment", lraspp.lraspp),
     "dfi": ("dense", dfi.dfi),
+    "activation_classifier": ("classify", activation_classifier.activation_classifier),
 }
 
 
@@ -109,7 +111,10 @@ def create_model(
     state = find_state_dict(read_checkpoint(checkpoint_path)) if checkpoint_path else None
     if name in TASK_NETWORKS:
         if features_only:
-            raise ValueError(f"features_only is for classification networks, which {name!r} is not")
+            raise ValueError(
+                "features_only is for classification networks that are a backbone, and "
+                f"{name!r} stands on one"
+            )
         _, factory = TASK_NETWORKS[name]
         known = [*signature(factory).parameters]
         for key in kw:

@@ -20,6 +20,7 @@ from foveal.recipes.segmentation import (
     spnet_cityscapes,
 )
 from foveal.recipes.triplet import triplet_mobilenetv2_imagenet, triplet_resnet50_imagenet
+from foveal.recipes.weak import weak_scenes
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "demo": demo,
@@ -39,4 +40,5 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "dfi_joint": dfi_joint,
     "dfi_small": dfi_small,
     "dfi_scenes": dfi_scenes,
+    "weak_scenes": weak_scenes,
 }

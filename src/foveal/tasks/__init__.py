@@ -20,6 +20,7 @@ SETUPS = {
     "classify": ("foveal.tasks.classify", "ClassifySetup"),
     "segment": ("foveal.tasks.segment", "SegmentSetup"),
     "dense": ("foveal.tasks.dense", "DenseSetup"),
+    "weak": ("foveal.tasks.segment", "SegmentSetup"),
 }
 
 

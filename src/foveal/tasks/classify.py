@@ -38,6 +38,7 @@ from foveal.metrics import ClassificationScores, MultiLabelScores, fgsm
 from foveal.models.input_size import check_input_size
 from foveal.names import unknown
 from foveal.tasks.class_weights import balanced_weights
+from foveal.tasks.hiding import HiddenCells, HiddenRegions
 from foveal.tasks.report import Figure
 from foveal.tasks.run import build_model
 from foveal.tasks.setup import Setup, normalization_of
@@ -80,6 +81,8 @@ class ClassifyTask(Task):
     ) -> None:
         if config.attention_similarity:
             _check_attention(config, model)
+        hides = config.hide_weight > 0 and batches is not None
+        hiding = _hiding(config, model, preprocess) if hides else None
         balanced = config.class_weights == "balanced"
         if config.multi_label:
             weight = _positive_weights(targets) if balanced else None
@@ -98,6 +101,7 @@ class ClassifyTask(Task):
             loader=loader,
         )
         self.mixing = _mixing(config, num_classes)
+        self.hiding = hiding
         self.num_classes = num_classes
         self.preprocess = preprocess
         self.attacked_scores = ClassificationScores() if config.fgsm else None
@@ -113,13 +117,23 @@ class ClassifyTask(Task):
             if target.ndim == 1:
                 target = nn.functional.one_hot(target, self.num_classes).to(x.dtype)
             x, target = self.mixing(x, target)
-        if not self.config.attention_similarity:
-            loss: Tensor = self.loss(self.model(x), target)
-            return loss
         maps: dict[str, Tensor] = {}
-        with reading_attention_maps(self.model, maps.__setitem__):
+        if self.config.attention_similarity:
+            with reading_attention_maps(self.model, maps.__setitem__):
+                loss: Tensor = self.loss(self.model(x), target)
+            loss = loss + self.config.attention_similarity * self._similarity([*maps.values()])
+        else:
             loss = self.loss(self.model(x), target)
-        return loss + self.config.attention_similarity * self._similarity([*maps.values()])
+        if self.hiding is not None:
+            x, target = self.hiding(x, target)
+            loss = loss + self.config.hide_weight * self.loss(self.model(x), target)
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Let what is hidden be mined with the weights of now, for the whole epoch."""
+        super().on_train_epoch_start()
+        if isinstance(self.hiding, HiddenRegions):
+            self.hiding.refresh(self.model)
 
     def _similarity(self, maps: list[Tensor]) -> Tensor:
         """Return how alike the attention maps of successive blocks are."""
@@ -177,6 +191,13 @@ def _mixing(config: ClassifyConfig, num_classes: int) -> v2.Transform | None:
     if config.augment.cutmix:
         choices.append(v2.CutMix(alpha=config.augment.cutmix, num_classes=num_classes))
     return v2.RandomChoice(choices) if len(choices) > 1 else (choices[0] if choices else None)
+
+
+def _hiding(config: ClassifyConfig, model: nn.Module, preprocess: Preprocess) -> nn.Module:
+    """Return what hides a part of each picture."""
+    if config.hide_mined:
+        return HiddenRegions(model, preprocess.image_size)
+    return HiddenCells(config.hide_cells, config.hide_probability)
 
 
 def _positive_weights(targets: np.ndarray) -> Tensor:

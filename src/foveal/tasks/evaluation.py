@@ -13,15 +13,17 @@ from foveal.config import (
     DenseConfig,
     MapSetConfig,
     TrainConfig,
+    WeakConfig,
     task_of,
     updated,
 )
+from foveal.data.pseudo_labels import LAYOUT as PSEUDO_LABELS
 from foveal.names import unknown
 from foveal.tasks import make_setup
 from foveal.tasks.chosen_tasks import with_tasks
 from foveal.tasks.hardware import trainer_arguments
 from foveal.tasks.progress import progress_arguments, quiet_lightning
-from foveal.tasks.run import Run, load, read_config, run_folder, with_part
+from foveal.tasks.run import LABELS, Run, load, read_config, run_folder, with_part
 
 Split = Literal["train", "val", "test"]
 MapSet = str | Path | Mapping[str, Any]
@@ -69,7 +71,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a run's best weights.
 
-    Labels are the true ones on every split, also on ``train`` of a run with label noise.
+    Labels are the true ones on every split, also on ``train`` of a run with label noise; but where
+    a run from image labels has no masks, its pseudo labels, and the scores are called so.
 
     Args:
         run: a run folder, or what :func:`foveal.train` returned.
@@ -119,6 +122,10 @@ def evaluate(
         config = _with_data(
             config, None if root is None else str(root), layout, sets, tasks, folder
         )
+    elif isinstance(config, WeakConfig) and labels is None and domain is None:
+        # What its network was chosen and tested by lies in the run's folder.
+        own = dataclasses.replace(config.data, root=str(folder / LABELS), layout=PSEUDO_LABELS)
+        config = dataclasses.replace(config, data=own)
     if isinstance(config, DenseConfig):
         common = {"root": root, "layout": None if layout == "auto" else layout, "domain": domain}
         _refuse_idle(config, [name for name, value in common.items() if value is not None])

@@ -27,7 +27,7 @@ from foveal.tasks.run import Run, load, read_config, run_folder
 Target = int | str | Sequence[int | str | Sequence[int | str]] | Tensor | NDArray[Any] | None
 Device = Literal["auto", "cpu", "cuda"]
 
-EXPLAINED = ("classify", "segment")
+EXPLAINED = ("classify", "segment", "weak")
 TOGETHER = 16  # pictures in one forward pass
 
 
@@ -194,7 +194,7 @@ def check_has_classes(run_or_model: str | Path | Run | nn.Module) -> None:
     if task not in EXPLAINED:
         raise ValueError(
             f"{folder} is a run of {task}, whose network has no classes to explain: give one of "
-            f"{' or '.join(EXPLAINED)}"
+            f"{' or '.join(EXPLAINED[:2])}"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import foveal
-from foveal.config import TrainConfig, task_of
+from foveal.config import SegmentConfig, TrainConfig
 
 PRECISION = {"no": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 RECORDED = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy", "pillow")
@@ -37,7 +37,7 @@ def trainer_arguments(config: TrainConfig) -> dict[str, Any]:
         "strategy": "ddp" if world_size > 1 else "auto",
         "precision": PRECISION[config.amp],
         # A GPU's few crops are too few for the statistics of BatchNorm.
-        "sync_batchnorm": on_gpu and world_size > 1 and task_of(config) == "segment",
+        "sync_batchnorm": on_gpu and world_size > 1 and isinstance(config, SegmentConfig),
     }
 
 

@@ -40,6 +40,7 @@ PREDICTIONS = {
     "classify": ("foveal.tasks.classify_prediction", "ClassPredictions"),
     "segment": ("foveal.tasks.segment_prediction", "SegmentPredictions"),
     "dense": ("foveal.tasks.dense_prediction", "DensePredictions"),
+    "weak": ("foveal.tasks.segment_prediction", "SegmentPredictions"),
 }
 
 

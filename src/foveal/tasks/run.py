@@ -21,6 +21,7 @@ from foveal.config import (
     DenseConfig,
     TrainConfig,
     from_dict,
+    network_task_of,
     task_of,
     to_dict,
     updated,
@@ -33,6 +34,7 @@ from foveal.names import nearest, unknown
 from foveal.surgery import holds_inserted, insert
 
 CONFIG, WEIGHTS, METRICS = "config.yaml", "best.safetensors", "metrics.json"
+LABELS = "labels"  # folder of a run from image labels
 # What may change between a run and its continuation without changing its result.
 FREE_TO_CHANGE = {
     "out",
@@ -43,6 +45,7 @@ FREE_TO_CHANGE = {
     "data.root",
     "sliding.window_batch",
     "inference.bits",
+    "stage",
     *(f"data.{task}.root" for task in DENSE_TASKS),
 }
 # Values that a run replaces by what it found.
@@ -291,7 +294,8 @@ def build_model(config: TrainConfig, classes: Sequence[str]) -> nn.Module:
             arguments["backbone"] = config.backbone
         if config.backbone_args:
             arguments["backbone_args"] = config.backbone_args
-        if checkpoint is not None and not any(key.startswith("backbone.") for key in checkpoint):
+        plain = checkpoint is not None and not any(k.startswith("backbone.") for k in checkpoint)
+        if plain and config.model in TASK_NETWORKS:
             arguments["backbone_checkpoint"], checkpoint = config.checkpoint, None
     model = create_model(config.model, pretrained=config.pretrained, **arguments)
     # A checkpoint is the plain network's, or of one that had the layers already.
@@ -346,19 +350,34 @@ def check_model_args(config: TrainConfig) -> None:
 
 def _check_task(config: TrainConfig) -> None:
     """Do nothing if the network is one of the config's task."""
-    task = task_of(config)
+    task = network_task_of(config)
     own, _ = TASK_NETWORKS.get(config.model, ("classify", None))
     if own == task:
+        _check_backbone(config)
         return
     if task == "classify":
         raise ValueError(f"{config.model} is of another task: did you mean `foveal train {own}`?")
     names = [name for name, (its_task, _) in TASK_NETWORKS.items() if its_task == task]
-    if list_models(config.model.split(".")[0] + "*", task="classify"):
+    if config.model not in TASK_NETWORKS and list_models(
+        config.model.split(".")[0] + "*", task="classify"
+    ):
         raise ValueError(
             f"{config.model} names whole pictures: give it as --backbone, and --model "
             f"{' or '.join(names)}"
         )
-    raise ValueError(unknown(f"model of `foveal train {task}`", config.model, names))
+    raise ValueError(unknown(f"model of `foveal train {task_of(config)}`", config.model, names))
+
+
+def _check_backbone(config: TrainConfig) -> None:
+    """Do nothing if nothing is asked of the backbone of a network that has none."""
+    if not isinstance(config, BackboneConfig) or config.model in TASK_NETWORKS:
+        return
+    for key, unset in (("backbone", None), ("backbone_args", {}), ("head_lr_scale", 1.0)):
+        if getattr(config, key) != unset:
+            raise ValueError(
+                f"{key} is for a network on a backbone, such as activation_classifier, and "
+                f"{config.model} is one itself: leave it out"
+            )
 
 
 def _input_size(config: TrainConfig) -> tuple[int, int, int] | None:

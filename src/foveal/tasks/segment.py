@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -24,7 +23,7 @@ from foveal.data.loading import (
     probe_all,
 )
 from foveal.data.mask_transforms import MaskTrainTransform, WholePicture
-from foveal.data.masks import IGNORED, ChosenMasks, LabelMap, MaskedPictures
+from foveal.data.masks import IGNORED, MaskedPictures, RenumberedMasks
 from foveal.data.sampling import TrainingBatches
 from foveal.data.segmentation import read_segmentation
 from foveal.data.transforms import WholePreprocess
@@ -58,6 +57,8 @@ class SegmentTask(Task):
         window: side of the windows in which whole pictures are looked at; 0: whole.
         batches: sampler of the training batches; None where nothing is trained.
         loader: loader of those batches.
+        pseudo: ``val`` and ``test`` where their masks are pseudo labels: the names of those scores
+            begin with ``pseudo_``.
     """
 
     config: SegmentConfig
@@ -73,6 +74,7 @@ class SegmentTask(Task):
         window: int,
         batches: TrainingBatches | None = None,
         loader: DataLoader[Batch] | None = None,
+        pseudo: Sequence[str] = (),
     ) -> None:
         weight = None if pixels is None else balanced_weights(pixels)
         if "ignore_index" in config.loss_args:
@@ -84,11 +86,17 @@ class SegmentTask(Task):
             model,
             WithAuxiliary(loss, config.aux_weight, ignore_index=IGNORED),
             SegmentationScores(classes),
-            monitor="miou",
+            monitor="pseudo_miou" if "val" in pseudo else "miou",
             batches=batches,
             loader=loader,
         )
         self.window = window
+        self.pseudo = tuple(pseudo)
+
+    def _finish_scores(self, prefix: str, scores: dict[str, float]) -> None:
+        if prefix.rstrip("/") in self.pseudo:
+            scores = {f"pseudo_{name}": value for name, value in scores.items()}
+        super()._finish_scores(prefix, scores)
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Return the loss of one batch of crops."""
@@ -128,6 +136,14 @@ def label_maps(
         config: of the run.
         window: side of the windows; 0: whole pictures.
     """
+    for probabilities in probability_maps(model, pictures, config, window):
+        yield most_probable(probabilities)
+
+
+def probability_maps(
+    model: nn.Module, pictures: Iterable[Tensor], config: SegmentConfig, window: int
+) -> Iterator[Tensor]:
+    """Yield the probability of each class in each pixel, [K, H, W]; see :func:`label_maps`."""
 
     def look(x: Tensor) -> Any:
         return model(
@@ -135,7 +151,7 @@ def label_maps(
         )
 
     sliding = config.sliding
-    for probabilities in class_probabilities(
+    yield from class_probabilities(
         look,
         pictures,
         window=window,
@@ -144,8 +160,7 @@ def label_maps(
         flip=sliding.flip,
         long_side=sliding.long_side,
         window_batch=sliding.window_batch,
-    ):
-        yield most_probable(probabilities)
+    )
 
 
 class SegmentSetup(Setup):
@@ -184,6 +199,9 @@ class SegmentSetup(Setup):
         self.splits = dict(data.splits)
         self.notes = data.notes
         self.colors = data.colors
+        # What is tested: of a trained network the split that is evaluated.
+        tested = "test" if model is None or not splits else splits[0]
+        self.pseudo = [name for name, of in (("val", "val"), ("test", tested)) if of in data.pseudo]
         if model is None:
             data.require_training()
             image_size = config.data.image_size or data.image_size or DEFAULT_IMAGE_SIZE
@@ -260,6 +278,7 @@ class SegmentSetup(Setup):
             window=self.window,
             batches=batches,
             loader=self.loader("train", batches, augmented=True) if batches else None,
+            pseudo=self.pseudo,
         )
 
     def _pixels(self, split: str) -> NDArray[np.int64]:
@@ -299,23 +318,6 @@ def _check_stride(config: SegmentConfig, window: int) -> None:
         )
 
 
-class _RenumberedMasks(ChosenMasks):
-    """Pictures whose labels are looked up in a table, [256]."""
-
-    def __init__(self, pictures: MaskedPictures, table: NDArray[np.uint8]) -> None:
-        super().__init__(pictures, np.arange(len(pictures)))
-        self.table = table
-
-    def decode(self, index: int) -> tuple[Image.Image, LabelMap, str, str]:
-        """Return picture, label map, and the modes of both files."""
-        image, labels, mode, mask_mode = super().decode(index)
-        return image, self.table[labels], mode, mask_mode
-
-    def labels(self, index: int) -> LabelMap:
-        """Return a label map."""
-        return self.table[super().labels(index)]
-
-
 def _with_classes(
     pictures: MaskedPictures, names: Sequence[str], wanted: Sequence[str]
 ) -> MaskedPictures:
@@ -327,4 +329,4 @@ def _with_classes(
             raise ValueError("the data do not fit this run: " + unknown("class", name, wanted))
     table = np.full(256, IGNORED, np.uint8)
     table[: len(names)] = [wanted.index(name) for name in names]
-    return _RenumberedMasks(pictures, table)
+    return RenumberedMasks(pictures, table)

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from safetensors.torch import load_file
 from timm.optim import get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
 
-from foveal.config import TrainConfig, task_of
+from foveal.config import TrainConfig, WeakConfig, task_of
 from foveal.names import unknown
 from foveal.surgery import REATTENTION, inserted_layers
 from foveal.tasks import make_setup
@@ -68,9 +68,13 @@ def train(config: TrainConfig, *, resume: bool = False) -> Run:
     ]
     if config.optimizer not in optimizers:
         raise ValueError(unknown("optimizer", config.optimizer, optimizers))
+    if isinstance(config, WeakConfig):
+        from foveal.tasks.weak import train_weak  # which trains networks by this function
+
+        return train_weak(config, resume=resume)
     arguments = trainer_arguments(config)
     main_process = os.environ.get("RANK", "0") == "0"
-    folder = _folder(config)
+    folder = new_folder(config)
     going_on = resume and (folder / CONFIG).exists()
     if going_on:
         _check_same_run(folder, config)
@@ -78,7 +82,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Run:
             print(f"{folder}: this run is finished")
             return open_run(folder)
     elif main_process:
-        _check_unused(folder)
+        check_unused(folder)
     seed_everything(config.seed, verbose=False)
     with quiet_lightning():
         training = _Training(make_setup(config), folder, arguments)
@@ -288,7 +292,8 @@ class _Training:
         print(f"report: {self.folder / 'report.html'}", flush=True)
 
 
-def _folder(config: TrainConfig) -> Path:
+def new_folder(config: TrainConfig) -> Path:
+    """Return the folder of a run: ``out``, or one called after task and time."""
     if config.out is not None:
         return Path(config.out)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -298,7 +303,8 @@ def _folder(config: TrainConfig) -> Path:
     return Path("runs", f"{name}-{next(taken)}" if Path("runs", name).exists() else name)
 
 
-def _check_unused(folder: Path) -> None:
+def check_unused(folder: Path) -> None:
+    """Raise ValueError unless a folder holds no run."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder}: this is a file, it must be a folder")
     if any((folder / name).exists() for name in (CONFIG, LAST, METRICS)):
