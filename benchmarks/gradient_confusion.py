@@ -128,13 +128,15 @@ def show(path: Path) -> str:
         "test accuracy | seeds |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for variant in dict.fromkeys(line["variant"] for line in lines):
-        own = [line for line in lines if line["variant"] == variant]
+    for variant, epochs in dict.fromkeys((line["variant"], line["epochs"]) for line in lines):
+        own = [one for one in lines if (one["variant"], one["epochs"]) == (variant, epochs)]
         for state in STATES:
             cells = [over_seeds([line[state][name] for line in own]) for name in NUMBERS]
             accuracy = [line["test_accuracy"] for line in own]
             cells.append(over_seeds(accuracy) if state == "after" else "")
-            text.append(f"| {variant} | {state} | {' | '.join(cells)} | {len(own)} |")
+            text.append(
+                f"| {variant} | {state} {epochs} epochs | {' | '.join(cells)} | {len(own)} |"
+            )
     return "\n".join(text)
 
 

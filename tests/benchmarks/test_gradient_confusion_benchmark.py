@@ -56,16 +56,22 @@ def test_batches_are_of_different_pictures_with_their_labels(benchmark):
 
 
 def test_the_table_is_over_seeds(benchmark, tmp_path, capsys):
-    def line(seed, mean):
+    def line(seed, mean, epochs=4):
         state = {"mean": mean, "std": 0.1, "minimum": -0.2, "share_negative": 0.3}
-        return {"variant": "a", "seed": seed, "test_accuracy": 0.5, "before": state, "after": state}
+        run = {"variant": "a", "epochs": epochs, "seed": seed, "test_accuracy": 0.5}
+        return {**run, "before": state, "after": state}
 
     file = tmp_path / "lines.jsonl"
-    file.write_text("".join(json.dumps(line(s, m)) + "\n" for s, m in ((0, 0.1), (1, 0.3))))
+    lines = [line(0, 0.1), line(1, 0.3), line(0, 0.9, epochs=20)]
+    file.write_text("".join(json.dumps(one) + "\n" for one in lines))
     assert benchmark.main(["--show", str(file)]) == 0
     rows = capsys.readouterr().out.splitlines()[2:]
     cells = "| 0.200 ± 0.141 | 0.100 ± 0.000 | -0.200 ± 0.000 | 0.300 ± 0.000 |"
-    assert rows == [f"| a | before {cells}  | 2 |", f"| a | after {cells} 0.500 ± 0.000 | 2 |"]
+    assert rows[:2] == [
+        f"| a | before 4 epochs {cells}  | 2 |",
+        f"| a | after 4 epochs {cells} 0.500 ± 0.000 | 2 |",
+    ]
+    assert rows[2] == "| a | before 20 epochs | 0.900 | 0.100 | -0.200 | 0.300 |  | 1 |"
 
 
 @pytest.mark.slow

@@ -96,6 +96,15 @@ def test_ablations_are_what_is_written(options):
     assert options == {} or not torch.equal(result.step_map, plain.step_map)
 
 
+def test_fixed_steps_ask_no_modulator_and_need_no_calibration():
+    fixed = MiningConfig(adaptive=False, max_steps=2)
+    pictures, labels = scenes()
+    found = RegionMiner(linear, fixed).mine(pictures, labels)
+    calibrated = Modulator(3, fixed).calibrate(linear, [(pictures, torch.zeros(4, 3))])
+    assert same(found, RegionMiner(linear, fixed, calibrated).mine(pictures, labels))
+    assert found.modulator[0].isfinite().all()
+
+
 def test_objects_take_steps_of_their_own():
     result = RegionMiner(linear, config()).mine(*scenes(12))
     assert len(set(result.steps.tolist())) >= 3

@@ -86,13 +86,15 @@ class Modulator(nn.Module):
             classes: int64 [A].
 
         Raises:
-            ValueError: the mode is ``calibrated`` and :meth:`calibrate` has not run, or the class
-                was not there.
+            ValueError: the mode is ``calibrated``, pairs are to be stopped, and :meth:`calibrate`
+                has not run, or the class was not there.
         """
         probability = wide(logits).sigmoid()
         if self.config.mode != "calibrated":
             return probability
         found = presence(logits, cams, self.config.statistic, self.config.top_k)
+        if not self.config.adaptive:  # it is a record, and held against no threshold
+            return found
         return torch.where(self._thresholds(classes).isnan(), probability.to(found), found)
 
     def forward(self, statistic: Tensor, first: Tensor, classes: Tensor) -> Tensor:

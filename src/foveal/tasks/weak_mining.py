@@ -150,7 +150,8 @@ def mine(config: WeakConfig, data: WeakData, classifier: Path, folder: Path) -> 
         return _loader(config, data.splits[name], splits[name], transform, start)
 
     modulator = _modulator(config, len(data.classes) - 1, folder).to(device)
-    if config.mining.mode == "calibrated" and not modulator.calibrated:
+    needed = config.mining.mode == "calibrated" and config.mining.adaptive
+    if needed and not modulator.calibrated:
         with reading_bar("calibrating the modulator") as progress:
             modulator.calibrate(model, _told(loader("train"), splits["train"], progress))
         write_json(folder / THRESHOLDS, modulator.thresholds.tolist())
