@@ -273,7 +273,7 @@ class _WeakRun:
         if lines:
             pictures = len({line.rpartition(",")[0] for line in lines})
             print(
-                f"nothing was mined for {len(lines)} classes of {pictures} pictures, listed in "
+                f"nothing was mined for {len(lines)} classes in {pictures} pictures, listed in "
                 f"{self.folder / UNMINED}",
                 flush=True,
             )

@@ -153,10 +153,10 @@ def mine(config: WeakConfig, data: WeakData, classifier: Path, folder: Path) -> 
     modulator = _modulator(config, len(data.classes) - 1, folder).to(device)
     needed = config.mining.mode == "calibrated" and config.mining.adaptive
     if needed and not modulator.calibrated:
-        with reading_bar("calibrating the modulator") as progress:
-            with warnings.catch_warnings():  # it numbers classes, which is said by name below
-                warnings.filterwarnings("ignore", "there is no picture without class")
-                modulator.calibrate(model, _told(loader("train"), splits["train"], progress))
+        with reading_bar("calibrating the modulator") as progress, warnings.catch_warnings():
+            # It numbers classes, which is said by name below.
+            warnings.filterwarnings("ignore", "there is no picture without class")
+            modulator.calibrate(model, _told(loader("train"), splits["train"], progress))
         _say_without_threshold(modulator, data.classes[1:])
         write_json(folder / THRESHOLDS, modulator.thresholds.tolist())
     miner = RegionMiner(model, config.mining, modulator)
