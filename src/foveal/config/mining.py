@@ -39,7 +39,8 @@ class MiningConfig:
         max_area_fraction: share of the picture at which a pair stops, in (0, 1]; None: never.
         fallback: what a pair gets whose first step finds nothing: ``none``, or ``argmax_cell``,
             the cell with the largest activation.
-        max_batch_pairs: most pictures that the network sees at once.
+        max_batch_pairs: most pictures that the network sees at once; on a CPU large pictures go in
+            smaller groups, which is faster.
         adaptive: ask for each pair whether it goes on; without it all take ``max_steps`` steps
             (fixed-step erasing).
         merged: hide what was mined for any class of the picture (adversarial erasing), not only

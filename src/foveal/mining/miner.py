@@ -17,6 +17,10 @@ from foveal.mining.looking import check_outputs, looking, wide
 from foveal.mining.modulator import Modulator
 from foveal.mining.result import AREA, EMPTY, EXHAUSTED, MAX_STEPS, MiningResult
 
+# On a CPU large batches are slower than several small ones: a network's maps no longer fit the
+# cache, and their memory is asked from the system anew for each layer (benchmarks/mining.py).
+_CPU_PIXELS = 160_000
+
 _OF_THE_MODULATOR = ("mode", "keep", "statistic", "top_k")
 
 
@@ -251,14 +255,22 @@ class RegionMiner(nn.Module):
         shown = view.new_empty(views).scatter_(0, view, torch.arange(len(rows), device=rows.device))
         logits, cams = [], []
         with looking(self.model):
-            for first in range(0, views, self.config.max_batch_pairs):
-                part = shown[first : first + self.config.max_batch_pairs]
+            most = self._most_at_once(state.images)
+            for first in range(0, views, most):
+                part = shown[first : first + most]
                 scores, maps = self._forward(state, images[part], hidden[part])
                 check_outputs(scores, maps, len(part), state.num_classes)
                 own = (view >= first) & (view < first + len(part))
                 logits.append(scores[view[own] - first, classes[own]])
                 cams.append(maps[view[own] - first, classes[own]])
         return torch.cat(logits), torch.cat(cams)
+
+    def _most_at_once(self, images: Tensor) -> int:
+        """Return how many pictures the network is given in one batch."""
+        if images.device.type != "cpu":
+            return self.config.max_batch_pairs
+        fitting = _CPU_PIXELS // prod(images.shape[2:])
+        return max(1, min(self.config.max_batch_pairs, fitting))
 
     def _forward(self, state: MiningState, images: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         dilation = self.config.dilation

@@ -54,7 +54,14 @@ from foveal.tasks.weak_labels import (
     write_labels,
     write_predictions,
 )
-from foveal.tasks.weak_mining import check_mined_by, mine, mined_splits, pictures_hash
+from foveal.tasks.weak_mining import (
+    check_classes,
+    check_mined_by,
+    mine,
+    mined_splits,
+    pictures_hash,
+)
+from foveal.tasks.weak_saliency import open_saliency
 
 TIMES, PICTURES = "stages.json", "pictures.json"
 
@@ -144,6 +151,7 @@ class _WeakRun:
         require_crf(config.pseudo.crf)
         if config.classifier_run is not None:
             self._check_classifier(Path(config.classifier_run))
+        open_saliency(self.config, data, mined_splits(self.config, data, folder / "mining"))
 
     @property
     def classifier(self) -> Path:
@@ -265,7 +273,7 @@ class _WeakRun:
         if lines:
             pictures = len({line.rpartition(",")[0] for line in lines})
             print(
-                f"nothing was mined for {len(lines)} classes of {pictures} pictures, listed in "
+                f"nothing was mined for {len(lines)} classes in {pictures} pictures, listed in "
                 f"{self.folder / UNMINED}",
                 flush=True,
             )
@@ -353,6 +361,8 @@ class _WeakRun:
             )
         if not (path / METRICS).is_file():
             raise ValueError(f"classifier_run {path} is not finished: go on with it by --resume")
+        names = tuple(json.loads((path / "classes.json").read_text(encoding="utf-8")))
+        check_classes(names, self.data.classes[1:], path)
 
     def _sound(self, data: WeakData) -> WeakData:
         """Return the data without pictures that do not open."""

@@ -59,10 +59,12 @@ def draw_figures(
         The figures in the report's order.
     """
     figures = [_take(network / "figures" / "predictions.png", folder, "predictions.png")]
-    shown = next((name for name in ("test", "val") if name in tables), "train")
+    shown = next((name for name in ("test", "val") if name in tables and name in mined), "train")
     figures.append(draw_steps(data, mined, shown, folder))
     if tables:
-        figures.append(draw_curves(tables, folder))
+        figures.append(
+            draw_curves({name: tables[name] for name in mined if name in tables}, folder)
+        )
     if shown in tables:
         figures.append(draw_sizes(tables[shown], shown, folder))
     shutil.copyfile(labels / SHEET, folder / "labels.png")

@@ -65,14 +65,7 @@ def write_labels(
     """
     require_crf(config.pseudo.crf)
     labelled = [name for name in mined if name not in data.held_out]
-    saliency = open_saliency(
-        config,
-        [
-            data.splits[name].name(index)
-            for name in labelled
-            for index in range(mined[name].pictures)
-        ],
-    )
+    saliency = open_saliency(config, data, mined)
     start_labels(data, folder)
     scores, unmined = {}, []
     for name, split in mined.items():

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ def mine(config: WeakConfig, data: WeakData, classifier: Path, folder: Path) -> 
             those with which the mining was begun.
     """
     network: Any = load(classifier)
-    _check_classes(network.classes, data.classes[1:], classifier)
+    check_classes(network.classes, data.classes[1:], classifier)
     side = config.activation.image_size or network.preprocess.image_size
     _check_same(_settings(config, data, classifier, side), folder)
     on_gpu = config.device != "cpu" and torch.cuda.is_available()
@@ -152,8 +153,11 @@ def mine(config: WeakConfig, data: WeakData, classifier: Path, folder: Path) -> 
     modulator = _modulator(config, len(data.classes) - 1, folder).to(device)
     needed = config.mining.mode == "calibrated" and config.mining.adaptive
     if needed and not modulator.calibrated:
-        with reading_bar("calibrating the modulator") as progress:
+        with reading_bar("calibrating the modulator") as progress, warnings.catch_warnings():
+            # It numbers classes, which is said by name below.
+            warnings.filterwarnings("ignore", "there is no picture without class")
             modulator.calibrate(model, _told(loader("train"), splits["train"], progress))
+        _say_without_threshold(modulator, data.classes[1:])
         write_json(folder / THRESHOLDS, modulator.thresholds.tolist())
     miner = RegionMiner(model, config.mining, modulator)
     for name, split in splits.items():
@@ -235,6 +239,16 @@ def _modulator(config: WeakConfig, classes: int, folder: Path) -> Modulator:
     return modulator
 
 
+def _say_without_threshold(modulator: Modulator, classes: tuple[str, ...]) -> None:
+    lost = [name for name, t in zip(classes, modulator.thresholds.isnan(), strict=True) if t]
+    if lost:
+        print(
+            f"every training picture that is mined shows {', '.join(lost)}: such regions are mined "
+            f"while the class's probability is at least {modulator.config.keep}",
+            flush=True,
+        )
+
+
 def check_mined_by(classifier: Path, folder: Path) -> None:
     """Raise ValueError where a folder was mined by a classifier with other weights."""
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
@@ -288,7 +302,8 @@ def _check_same(settings: dict[str, Any], folder: Path) -> None:
         )
 
 
-def _check_classes(own: tuple[str, ...], wanted: tuple[str, ...], classifier: Path) -> None:
+def check_classes(own: tuple[str, ...], wanted: tuple[str, ...], classifier: Path) -> None:
+    """Raise ValueError where a classifier has learned other classes than those of the labels."""
     if own != wanted:
         raise ValueError(
             f"{classifier} has learned the classes {', '.join(own)}, and these pictures are "

@@ -1,6 +1,6 @@
 """Saliency maps of the pictures that get pseudo labels: from files, or from a dense run of ours."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,24 @@ from PIL import Image
 from foveal.config import DenseConfig, WeakConfig, task_of
 from foveal.data.pictures import DamagedPictureError, printable
 from foveal.data.prediction_maps import find_prediction_maps, read_prediction_map
+from foveal.data.weak import WeakData
 from foveal.tasks.dense import maps_of
 from foveal.tasks.run import CONFIG, load, read_config
+from foveal.tasks.weak_mining import MinedSplit
 
 Saliency = Callable[[Image.Image, str], NDArray[np.float32]]
 """Picture and its name -> map [H, W] in [0, 1]."""
 
 
-def open_saliency(config: WeakConfig, names: Sequence[str]) -> Saliency | None:
+def open_saliency(
+    config: WeakConfig, data: WeakData, mined: Mapping[str, MinedSplit]
+) -> Saliency | None:
     """Return what tells the saliency of pictures; None where it is not asked for.
 
     Args:
         config: the run; ``pseudo.saliency`` is a run folder of ours, or a folder of maps.
-        names: of all pictures that will be asked for.
+        data: its pictures; those of splits with true masks get no pseudo labels.
+        mined: how many of each split are mined.
 
     Raises:
         ValueError: a run that has not learned saliency, no such folder, or a picture without a map.
@@ -34,7 +39,15 @@ def open_saliency(config: WeakConfig, names: Sequence[str]) -> Saliency | None:
     folder = Path(config.pseudo.saliency)
     if (folder / CONFIG).is_file():
         return _of_run(folder, config)
-    paths = dict(zip(names, find_prediction_maps(folder, list(names)), strict=True))
+    if not folder.is_dir():
+        raise ValueError(f"pseudo.saliency {folder}: there is no such folder")
+    names = [
+        data.splits[name].name(index)
+        for name, split in mined.items()
+        if name not in data.held_out
+        for index in range(split.pictures)
+    ]
+    paths = dict(zip(names, find_prediction_maps(folder, names), strict=True))
     return lambda image, name: _read(paths[name], image, name)
 
 
