@@ -38,6 +38,7 @@ from foveal.tasks.run import (
     Run,
     build_model,
     differences,
+    labels_of_round,
     open_run,
     read_config,
     run_folder,
@@ -284,7 +285,7 @@ class _WeakRun:
 
     def _train_networks(self) -> None:
         for number in range(1, self.config.rounds + 1):
-            labels = self._labels(number)
+            labels = labels_of_round(self.folder, number)
             if not (labels / SETTINGS).is_file():
                 splits = mined_splits(self.config, self.data, self.folder / "mining")
                 counts = {name: split.pictures for name, split in splits.items()}
@@ -292,9 +293,6 @@ class _WeakRun:
                 write_predictions(self.config, self.data, counts, before, labels)
             out = str(self._network(number))
             train(self.config.segment_config(str(labels), PSEUDO_LABELS, out), resume=True)
-
-    def _labels(self, number: int) -> Path:
-        return self.folder / (LABELS if number == 1 else f"{LABELS}_{number}")
 
     def _network(self, number: int) -> Path:
         return self.folder / ("segment" if number == 1 else f"segment_{number}")
