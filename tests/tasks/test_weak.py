@@ -275,7 +275,7 @@ def test_max_steps_ends_every_stage(weak_config):
             assert [row["step"] for row in csv.DictReader(file)] == ["1"]
 
 
-def test_pictures_for_which_nothing_is_mined_are_listed(weak_config):
+def test_pictures_for_which_nothing_is_mined_are_listed(weak_config, capsys):
     """No region is as large as the whole picture."""
     config = dataclasses.replace(weak_config, mining=MiningConfig(min_area=10**6), max_steps=1)
     run = foveal.train(config)
@@ -288,6 +288,9 @@ def test_pictures_for_which_nothing_is_mined_are_listed(weak_config):
         ("train", "toys-train[1]", "bar"),
     ]
     assert len(rows) == 3 * 4
+    said = capsys.readouterr().out
+    assert "nothing was mined for 12 of 12 classes of pictures, in 9 pictures, listed in" in said
+    assert "that is most of them" in said
     assert run.metrics["test/mined_iou_large"] == 0
     assert math.isnan(run.metrics["test/steps_area_spearman"])
     assert run.metrics["train/labels_miou"] < 1 / 3

@@ -56,6 +56,7 @@ from foveal.tasks.weak_labels import (
     write_predictions,
 )
 from foveal.tasks.weak_mining import (
+    MinedSplit,
     check_classes,
     check_mined_by,
     mine,
@@ -274,14 +275,25 @@ class _WeakRun:
         if lines:
             pictures = len({line.rpartition(",")[0] for line in lines})
             print(
-                f"nothing was mined for {len(lines)} classes in {pictures} pictures, listed in "
-                f"{self.folder / UNMINED}",
+                f"nothing was mined for {len(lines)} of {self._pairs(splits)} classes of pictures, "
+                f"in {pictures} pictures, listed in {self.folder / UNMINED}",
                 flush=True,
             )
+            if 2 * len(lines) > self._pairs(splits):
+                print(
+                    "that is most of them: the classifier sees its classes nowhere; train it "
+                    "longer, or look at its test/map",
+                    flush=True,
+                )
         for split, tables in self._mined_scores().items():
             found = {key: tables["scores"][key] for key in ("seed_miou", "mined_miou")}
             shown = "  ".join(f"{split}/{key} {value:.4f}" for key, value in found.items())
             print(shown, flush=True)
+
+    def _pairs(self, splits: dict[str, MinedSplit]) -> int:
+        """Return how many classes the mined pictures show, each in each picture."""
+        shown = (self.data.splits[name].targets[: own.pictures] for name, own in splits.items())
+        return sum(int(targets.sum()) for targets in shown)
 
     def _train_networks(self) -> None:
         for number in range(1, self.config.rounds + 1):
