@@ -223,7 +223,7 @@ def test_commands_and_flags_in_backticks_exist(page, capsys):
         for word in words:
             flag = word.split("=")[0]
             if flag.startswith("--") and flag != "--help":
-                owner = re.sub(r"^(--\w+_args)\..*", r"\1", flag)
+                owner = re.sub(r"^(--[\w.]+_args)\..*", r"\1", flag)
                 assert owner in known, f"{page.name}: `{code}` has no flag {flag}"
 
 

@@ -166,6 +166,23 @@ def test_chunks_do_not_matter(network, options, chunk):
     torch.testing.assert_close(whole.modulator, parts.modulator, rtol=1e-12, atol=0, equal_nan=True)
 
 
+def test_large_pictures_go_to_a_cpu_in_small_groups():
+    """Of 400 x 300 pixels one at a time, of a quarter as many four."""
+    seen = {}
+
+    def model(pictures):
+        seen.setdefault(tuple(pictures.shape[2:]), []).append(len(pictures))
+        cams = torch.nn.functional.avg_pool2d(pictures[:, :2], 50).abs()
+        return cams.mean((2, 3)), cams
+
+    absolute = config(mode="absolute", keep=0.0, max_steps=2)
+    for size in ((400, 300), (200, 150)):
+        found = RegionMiner(model, absolute).mine(torch.rand(9, 3, *size), torch.ones(9, 2))
+        assert found.steps.min() >= 1
+    assert max(seen[400, 300]) == 1
+    assert 4 <= max(seen[200, 150]) < 9
+
+
 def test_the_network_never_sees_more_than_a_chunk():
     sizes = []
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import foveal
-from foveal.config import MiningConfig, PseudoLabelConfig, from_dict
+from foveal.config import ActivationConfig, MiningConfig, PseudoLabelConfig, from_dict
 from foveal.data.weak import read_weak
 from foveal.tasks.checkpointing import RunInterrupted
 from foveal.tasks.run import read_config
@@ -239,6 +240,31 @@ def test_another_classifier_is_not_mixed_with_what_was_mined(weak_run, weak_conf
         foveal.train(third)
 
 
+def test_a_classifier_of_other_classes_is_found_before_any_stage(weak_run, weak_config, tmp_path):
+    copy = tmp_path / "classifier"
+    shutil.copytree(weak_run.path / "classifier", copy)
+    (copy / "classes.json").write_text('["bar", "cone"]')
+    config = dataclasses.replace(weak_config, classifier_run=str(copy))
+    with pytest.raises(ValueError, match="has learned the classes bar, cone, and these pictures"):
+        foveal.train(config)
+    assert not Path(config.out).exists()
+
+
+def test_a_class_in_every_picture_is_named(weak_config, capsys):
+    """The first pictures that are mined show both classes, so neither has a threshold."""
+    config = dataclasses.replace(weak_config, activation=ActivationConfig(batch_size=1))
+    foveal.train(dataclasses.replace(config, max_steps=1))
+    said = "every training picture that is mined shows bar, disc: such regions are mined while"
+    assert said in capsys.readouterr().out
+
+
+def test_training_labels_are_scored_by_the_last_round(weak_run):
+    scores = foveal.evaluate(weak_run, split="train").scores
+    last = foveal.evaluate(weak_run, root=weak_run.path / "labels_2", split="train").scores
+    first = foveal.evaluate(weak_run, root=weak_run.path / "labels", split="train").scores
+    assert scores == last != first
+
+
 def test_max_steps_ends_every_stage(weak_config):
     """One batch of the classifier, of mining in each split, and of the network."""
     run = foveal.train(dataclasses.replace(weak_config, max_steps=1))
@@ -249,7 +275,7 @@ def test_max_steps_ends_every_stage(weak_config):
             assert [row["step"] for row in csv.DictReader(file)] == ["1"]
 
 
-def test_pictures_for_which_nothing_is_mined_are_listed(weak_config):
+def test_pictures_for_which_nothing_is_mined_are_listed(weak_config, capsys):
     """No region is as large as the whole picture."""
     config = dataclasses.replace(weak_config, mining=MiningConfig(min_area=10**6), max_steps=1)
     run = foveal.train(config)
@@ -262,6 +288,9 @@ def test_pictures_for_which_nothing_is_mined_are_listed(weak_config):
         ("train", "toys-train[1]", "bar"),
     ]
     assert len(rows) == 3 * 4
+    said = capsys.readouterr().out
+    assert "nothing was mined for 12 of 12 classes of pictures, in 9 pictures, listed in" in said
+    assert "that is most of them" in said
     assert run.metrics["test/mined_iou_large"] == 0
     assert math.isnan(run.metrics["test/steps_area_spearman"])
     assert run.metrics["train/labels_miou"] < 1 / 3
@@ -279,6 +308,7 @@ def test_wrong_networks_and_settings_are_found_before_any_stage(weak_config):
         ({"model": "resnet18"}, "names whole pictures: give it as --backbone"),
         ({"model": "dfi"}, "unknown model of `foveal train weak` 'dfi'"),
         ({"classifier_run": "nowhere"}, "nowhere: "),
+        ({"pseudo": PseudoLabelConfig(saliency="none")}, "pseudo.saliency none: there is no such"),
         ({"rounds": 3}, r"rounds must lie in \[1, 2\], not 3"),
     ):
         with pytest.raises(ValueError, match=message):

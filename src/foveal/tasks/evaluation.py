@@ -23,7 +23,7 @@ from foveal.tasks import make_setup
 from foveal.tasks.chosen_tasks import with_tasks
 from foveal.tasks.hardware import trainer_arguments
 from foveal.tasks.progress import progress_arguments, quiet_lightning
-from foveal.tasks.run import LABELS, Run, load, read_config, run_folder, with_part
+from foveal.tasks.run import Run, labels_of_round, load, read_config, run_folder, with_part
 
 Split = Literal["train", "val", "test"]
 MapSet = str | Path | Mapping[str, Any]
@@ -124,7 +124,8 @@ def evaluate(
         )
     elif isinstance(config, WeakConfig) and labels is None and domain is None:
         # What its network was chosen and tested by lies in the run's folder.
-        own = dataclasses.replace(config.data, root=str(folder / LABELS), layout=PSEUDO_LABELS)
+        own_labels = str(labels_of_round(folder, config.rounds))
+        own = dataclasses.replace(config.data, root=own_labels, layout=PSEUDO_LABELS)
         config = dataclasses.replace(config, data=own)
     if isinstance(config, DenseConfig):
         common = {"root": root, "layout": None if layout == "auto" else layout, "domain": domain}

@@ -79,6 +79,11 @@ class Run:
         return load(self.path)
 
 
+def labels_of_round(folder: Path, number: int) -> Path:
+    """Return where a run from image labels keeps the labels of its first or a later network."""
+    return folder / (LABELS if number == 1 else f"{LABELS}_{number}")
+
+
 def open_run(path: str | Path) -> Run:
     """Read a run folder.
 

@@ -38,6 +38,7 @@ from foveal.tasks.run import (
     Run,
     build_model,
     differences,
+    labels_of_round,
     open_run,
     read_config,
     run_folder,
@@ -55,6 +56,7 @@ from foveal.tasks.weak_labels import (
     write_predictions,
 )
 from foveal.tasks.weak_mining import (
+    MinedSplit,
     check_classes,
     check_mined_by,
     mine,
@@ -273,18 +275,29 @@ class _WeakRun:
         if lines:
             pictures = len({line.rpartition(",")[0] for line in lines})
             print(
-                f"nothing was mined for {len(lines)} classes in {pictures} pictures, listed in "
-                f"{self.folder / UNMINED}",
+                f"nothing was mined for {len(lines)} of {self._pairs(splits)} classes of pictures, "
+                f"in {pictures} pictures, listed in {self.folder / UNMINED}",
                 flush=True,
             )
+            if 2 * len(lines) > self._pairs(splits):
+                print(
+                    "that is most of them: the classifier sees its classes nowhere; train it "
+                    "longer, or look at its test/map",
+                    flush=True,
+                )
         for split, tables in self._mined_scores().items():
             found = {key: tables["scores"][key] for key in ("seed_miou", "mined_miou")}
             shown = "  ".join(f"{split}/{key} {value:.4f}" for key, value in found.items())
             print(shown, flush=True)
 
+    def _pairs(self, splits: dict[str, MinedSplit]) -> int:
+        """Return how many classes the mined pictures show, each in each picture."""
+        shown = (self.data.splits[name].targets[: own.pictures] for name, own in splits.items())
+        return sum(int(targets.sum()) for targets in shown)
+
     def _train_networks(self) -> None:
         for number in range(1, self.config.rounds + 1):
-            labels = self._labels(number)
+            labels = labels_of_round(self.folder, number)
             if not (labels / SETTINGS).is_file():
                 splits = mined_splits(self.config, self.data, self.folder / "mining")
                 counts = {name: split.pictures for name, split in splits.items()}
@@ -292,9 +305,6 @@ class _WeakRun:
                 write_predictions(self.config, self.data, counts, before, labels)
             out = str(self._network(number))
             train(self.config.segment_config(str(labels), PSEUDO_LABELS, out), resume=True)
-
-    def _labels(self, number: int) -> Path:
-        return self.folder / (LABELS if number == 1 else f"{LABELS}_{number}")
 
     def _network(self, number: int) -> Path:
         return self.folder / ("segment" if number == 1 else f"segment_{number}")
