@@ -34,6 +34,11 @@ BOUNDARY_COUNTS = {
 RESNET_BLOCK = FOLDER / "triplet_attention" / "resnet_bottleneck_down.safetensors"
 
 
+def both(*names):
+    """Return names of tensors that are compared in float64 and in float32."""
+    return {f"{name} ({dtype})" for name in names for dtype in ("float64", "float32")}
+
+
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
 def test_stored_results_of_the_official_code_replay(path):
     comparisons = replay_fixture.replay(path)
@@ -66,6 +71,14 @@ def test_stored_results_of_the_official_code_replay(path):
         "closed_loop_small": {"output/modulator", "output/pair_iou", "output/erased_after_last"},
         "cam_and_erase": {"output/cam_up_relu_max", "output/logits_after_feature_erase"},
         "metrics": {"output/iou_small_medium_large", "output/spearman_steps_area"},
+        "baselines_small": both("output/mcc", "output/entropy_weight_joint"),
+        "dense_small": both("output/prototypes", "output/disc_input"),
+        "ema_m05": both("output/official", "output/first_seen", "output/initialized"),
+        "icv_basic": both("output/loss_norm", "grad_cos/logits_target"),
+        "noun_lam1": both("output/scale", "grad/features", "grad/disc.0.weight"),
+        "pal_proto_lam1": both("output/disc_logits", "grad/logits"),
+        "pronoun_lam3": both("output/condition", "grad/features", "grad/disc.2.bias"),
+        "prototypes_basic": both("output/soft_target", "output/source_target_confident_hard_count"),
     }
     assert expected.get(path.stem, {"output/y"}) <= names
     assert path.stem in expected or any(name.startswith("grad/") for name in names)
@@ -495,3 +508,93 @@ def test_what_mining_does_not_know_fails(tmp_path):
         save_file(tensors, tmp_path / "f.safetensors", stored.metadata())
     failed = [c.tensor for c in replay_fixture.replay(tmp_path / "f.safetensors") if not c.passed]
     assert failed == ["output/other"]
+
+
+PANDA = FOLDER / "panda"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("prototypes_basic", "output/source_hard_target_soft"),
+        ("prototypes_basic", "input/labels_source"),
+        ("ema_m05", "output/initialized"),
+        ("ema_m05", "output/official"),
+        ("noun_lam1", "output/loss"),
+        ("noun_lam1", "grad/features"),
+        ("pronoun_lam3", "output/grl_coeff"),
+        ("pal_proto_lam1", "grad/disc.2.weight"),
+        ("icv_basic", "grad_norm/logits_target"),
+        ("baselines_small", "output/entropy_weight_per_domain"),
+        ("baselines_small", "output/lr_inv"),
+        ("dense_small", "output/count"),
+    ],
+)
+def test_each_number_of_adaptation_counts(tmp_path, file, name):
+    path = PANDA / f"{file}.safetensors"
+    tensors = replay_fixture.read(path).tensors
+    if tensors[name].is_floating_point():
+        tensors[name].view(-1)[0] += 1e-3 * tensors[name].abs().max()
+    else:
+        tensors[name].view(-1)[0] = (tensors[name].view(-1)[0] + 1) % 2
+    with safe_open(path, "pt") as stored:
+        save_file(tensors, tmp_path / "f.safetensors", stored.metadata())
+    failed = {c.tensor for c in replay_fixture.replay(tmp_path / "f.safetensors") if not c.passed}
+    assert failed >= (
+        {f"{name} (float64)"} if name[:5] != "input" else {"output/hard_source (float64)"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "args"),
+    [
+        ("prototypes_basic", {"ignore_index": 3}),
+        ("prototypes_basic", {"confidence": 0.99}),
+        ("ema_m05", {"momentum": 0.9}),
+        ("noun_lam1", {"norm_factor": 2.0}),
+        ("noun_lam1", {"grl_step": 600}),
+        ("noun_lam1", {"entropy_conditioning": True}),
+        ("pal_proto_lam1", {"norm_factor": 2.0}),
+        ("baselines_small", {"mcc_temperature": 2.5}),
+        ("baselines_small", {"lr": "0.001*(1+0.002*i)**-0.75"}),
+        ("dense_small", {"ignore_index": 0}),
+    ],
+)
+def test_the_settings_of_adaptation_are_heeded(tmp_path, file, args):
+    assert (
+        replay_fixture.main([str(rewritten(PANDA / f"{file}.safetensors", tmp_path, **args))]) == 1
+    )
+
+
+def test_entropy_weights_give_the_logits_a_gradient_to_compare(tmp_path):
+    """The file's own numbers, with weights by the formula and the gradient by differences."""
+    path = PANDA / "noun_lam1.safetensors"
+    tensors = replay_fixture.read(path).tensors
+    probs = torch.cat([tensors[f"input/logits_{d}"] for d in ("source", "target")])
+    n = len(tensors["input/logits_source"])
+    losses = torch.nn.functional.softplus(tensors["output/disc_logits"])
+    losses[:n] -= tensors["output/disc_logits"][:n]
+
+    def sure(logits):
+        p = logits.softmax(1)
+        return 1 + (p * (p + 1e-5).log()).sum(1).exp()
+
+    totals = torch.stack([s.sum() for s in sure(probs).split([n, len(probs) - n])])
+    over = (0.5 / totals).repeat_interleave(torch.tensor([n, len(probs) - n]))
+    gradient = torch.zeros_like(probs)
+    for i, k in torch.cartesian_prod(*map(torch.arange, probs.shape)).tolist():
+        step = torch.zeros_like(probs)
+        step[i, k] = 1e-6
+        change = sure(probs + step) - sure(probs - step)
+        gradient[i, k] = -tensors["output/grl_coeff"][0] * (over * losses * change).sum() / 2e-6
+    found = rewritten(path, tmp_path, entropy_conditioning=True)
+    changed = replay_fixture.read(found).tensors
+    changed["output/loss"][0] = (over * sure(probs) * losses).sum()
+    changed["grad/logits"] = gradient
+    kept = {k: v for k, v in changed.items() if k != "grad/features" and k[:9] != "grad/disc"}
+    with safe_open(found, "pt") as stored:
+        metadata = stored.metadata()
+    save_file(kept, found, metadata)
+    compared = {c.tensor: c.deviation for c in replay_fixture.replay(found)}
+    assert compared["output/loss (float64)"] < 1e-12
+    assert compared["grad/logits (float64)"] < 1e-7

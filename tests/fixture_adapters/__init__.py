@@ -15,6 +15,7 @@ SYSTEMS = (
     "mobilenext",
     "multi_miner",
     "online_label_smoothing",
+    "panda",
     "spnet",
     "triplet_attention",
 )

@@ -244,8 +244,8 @@ def tell_domains(
     inputs: Tensor,
     n_source: int,
     coeff: float | Tensor,
-    weight: Tensor | None,
-    across: Callable[[Tensor], Tensor],
+    weight: Tensor | None = None,
+    across: Callable[[Tensor], Tensor] = Tensor.detach,
 ) -> Told:
     """Return how well domains are told; ``inputs`` get the gradient reversed.
 
