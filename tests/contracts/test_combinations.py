@@ -63,7 +63,7 @@ NO_BLOCKS = (*TRANSFORMERS, "test_efficientnet")
 SEGMENT = ("deeplabv3", "lraspp")
 DENSE = ("dfi",)
 PIXELS = (*SEGMENT, *DENSE)
-NO_BACKBONES = ("small pictures", "activation maps")
+NO_BACKBONES = ("small pictures", "activation maps", "bottleneck")
 # What augmentation there is of pixels, under the names of classification's.
 SEGMENT_AUGMENTATION = {
     "none": SegmentAugmentConfig(min_scale=1.0, max_scale=1.0, rotate=0.0, blur=0.0, hflip=0.0),
@@ -93,6 +93,10 @@ FACTORS = {
         "grey": {"model": "mobilenetv2_050_coordinate", "model_args": {"in_chans": 1}},
         "activation maps": {
             "model": "activation_classifier",
+            "backbone": "mobilenetv2_050_coordinate",
+        },
+        "bottleneck": {
+            "model": "bottleneck_classifier",
             "backbone": "mobilenetv2_050_coordinate",
         },
         "sandglass": {"model": "mobilenetv2", "model_args": {"block": "sandglass"}},

@@ -21,6 +21,7 @@ from foveal.models import (  # noqa: F401  (they register their networks)
     activation_classifier,
     attention_efficientnet,
     attention_resnet,
+    bottleneck_classifier,
     deeplabv3,
     deepvit,
     dfi,
@@ -57,6 +58,7 @@ TASK_NETWORKS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
     "lraspp": ("segment", lraspp.lraspp),
     "dfi": ("dense", dfi.dfi),
     "activation_classifier": ("classify", activation_classifier.activation_classifier),
+    "bottleneck_classifier": ("classify", bottleneck_classifier.bottleneck_classifier),
 }
 
 

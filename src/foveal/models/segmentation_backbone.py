@@ -69,7 +69,7 @@ def segmentation_backbone(
     check_whole("output_stride", output_stride)
     if output_stride not in _STRIDES:
         raise ValueError(f"output_stride must be 8, 16 or 32, not {output_stride}")
-    kw = {"in_chans": in_chans, **_checked(backbone_args)}
+    kw = {"in_chans": in_chans, **check_arguments(backbone_args, _DECIDED)}
     state = find_state_dict(read_checkpoint(checkpoint)) if checkpoint else None
     kind = {**_kind(name, output_stride, kw), **kw}
     with torch.device("meta"):
@@ -82,12 +82,18 @@ def segmentation_backbone(
         **kind,
     )
     if state is not None:
-        _load(backbone, name, kw, state, f"the checkpoint {str(checkpoint)!r}")
+        load_trunk(backbone, name, kw, state, f"the checkpoint {str(checkpoint)!r}")
     return backbone
 
 
-def _checked(backbone_args: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def check_arguments(
+    backbone_args: Mapping[str, Any] | None, decided: Mapping[str, str]
+) -> Mapping[str, Any]:
     """Return the arguments that a model's caller may give its backbone.
+
+    Args:
+        backbone_args: theirs; None: none.
+        decided: those that they cannot give, and why.
 
     Raises:
         TypeError: they are no mapping, or hold what is decided elsewhere.
@@ -99,8 +105,8 @@ def _checked(backbone_args: Mapping[str, Any] | None) -> Mapping[str, Any]:
             f"backbone_args must map names of arguments to values, not {backbone_args!r}"
         )
     for key in backbone_args:
-        if key in _DECIDED:
-            raise TypeError(f"backbone_args.{key} cannot be given: {_DECIDED[key]}")
+        if key in decided:
+            raise TypeError(f"backbone_args.{key} cannot be given: {decided[key]}")
     return backbone_args
 
 
@@ -131,7 +137,7 @@ def _strides(name: str, kw: Mapping[str, Any]) -> list[int]:
     return strides
 
 
-def _load(
+def load_trunk(
     backbone: nn.Module,
     name: str,
     kw: Mapping[str, Any],

@@ -13,11 +13,19 @@ from torch import nn
 
 from foveal.models.checkpoints import find_state_dict, read_checkpoint
 from foveal.names import unknown
-from foveal.official import coordinate_attention, deepvit, dfi, mobilenext, spnet, triplet_attention
+from foveal.official import (
+    coordinate_attention,
+    deepvit,
+    dfi,
+    mobilenext,
+    noun,
+    spnet,
+    triplet_attention,
+)
 
 __all__ = ["load_official"]
 
-_SOURCES = (coordinate_attention, triplet_attention, mobilenext, spnet, dfi, deepvit)
+_SOURCES = (coordinate_attention, triplet_attention, mobilenext, spnet, dfi, deepvit, noun)
 
 
 def load_official(
