@@ -70,7 +70,7 @@ class BottleneckClassifier(nn.Module):
         if bottleneck_dim < 1:
             raise ValueError(f"bottleneck_dim must be at least 1, not {bottleneck_dim}")
         self.backbone: Any = backbone
-        pooled: int = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
+        pooled: Any = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
         self.num_features, self.in_chans = bottleneck_dim, in_chans
         self.bottleneck = nn.Linear(pooled, bottleneck_dim, **_factory(backbone))
         xavier_start(self.bottleneck)
