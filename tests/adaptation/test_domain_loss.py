@@ -127,7 +127,7 @@ def test_gradients_are_those_of_the_reversed_parts(conditioning, entropy):
 
 
 def test_the_discriminators_own_gradient_is_not_reversed():
-    parts, prototypes = given()
+    parts, _ = given()
     grads = []
     for coeff in (0.0, 0.7):
         loss = made("noun")
@@ -244,11 +244,15 @@ def test_the_loss_compiles_whole(conditioning, entropy):
         (lambda p: made("pronoun")(*p, 0.1), r"conditioning 'pronoun' needs prototypes \[C, D\]"),
         (
             lambda p: made("noun")(p[0][:, :2], p[1], p[2][:, :2], p[3], 0.1),
-            r"features must be \[n, 6\] or \[B, 6, H, W\], not \[8, 2\]",
+            r"the source's features must be \[n, 6\], not \[5, 2\]",
         ),
         (
             lambda p: made("noun")(p[0], p[1][:2], p[2], p[3], 0.1),
-            r"features_source and logits_source must have the same items",
+            r"the source's features and the source's logits must have the same items",
+        ),
+        (
+            lambda p: made("noun", dense=True)(*p, 0.1),
+            r"the source's features must be \[B, 6, H, W\], not \[5, 6\]",
         ),
     ],
 )

@@ -121,7 +121,7 @@ class ConditionalDomainLoss(nn.Module):
         }
         self.feature_dim, self.num_classes, self.factor = feature_dim, num_classes, factor
         self.conditioning, self.entropy, self.normalize = conditioning, entropy, normalize
-        self.across = partial(mean_over_processes, group=process_group)
+        self.dense, self.across = dense, partial(mean_over_processes, group=process_group)
         self.discriminator = DomainDiscriminator(widths[conditioning], hidden, dense=dense)
         if conditioning == "randomized":
             self.register_buffer("r_f", torch.randn(feature_dim, random_dim))
@@ -172,10 +172,11 @@ class ConditionalDomainLoss(nn.Module):
         mask: Tensor | None = None,
     ) -> DomainOutcome:
         """Return the loss and all that it was made of; arguments as of :meth:`forward`."""
+        self._check("source", features_source, logits_source)
+        self._check("target", features_target, logits_target)
         n_source = len(features_source)
         features = torch.cat([features_source, features_target])
         logits = torch.cat([logits_source, logits_target])
-        self._check(features, logits)
         inputs, scale, condition = self._inputs(features, logits, prototypes, mask)
         weight = None
         if self.entropy:
@@ -187,16 +188,14 @@ class ConditionalDomainLoss(nn.Module):
         told = tell_domains(self.discriminator, inputs, n_source, coeff, weight, self.across)
         return DomainOutcome(told.loss, scale, told.accuracy, told.logits, inputs, condition)
 
-    def _check(self, features: Tensor, logits: Tensor) -> None:
-        for name, values, width in (
-            ("features", features, self.feature_dim),
-            ("logits", logits, self.num_classes),
-        ):
-            if values.ndim not in (2, 4) or values.shape[1] != width:
-                raise ValueError(
-                    f"{name} must be [n, {width}] or [B, {width}, H, W], not {list(values.shape)}"
-                )
-        check_aligned(features, logits, ("features", "logits"))
+    def _check(self, domain: str, features: Tensor, logits: Tensor) -> None:
+        names = (f"the {domain}'s features", f"the {domain}'s logits")
+        widths = (self.feature_dim, self.num_classes)
+        form = "[B, {}, H, W]" if self.dense else "[n, {}]"
+        for name, values, width in zip(names, (features, logits), widths, strict=True):
+            if values.ndim != (4 if self.dense else 2) or values.shape[1] != width:
+                raise ValueError(f"{name} must be {form.format(width)}, not {list(values.shape)}")
+        check_aligned(features, logits, names)
 
     def _inputs(
         self, features: Tensor, logits: Tensor, prototypes: Tensor | None, mask: Tensor | None
