@@ -228,6 +228,7 @@ def test_random_matrices_are_saved_and_the_module_pickled():
 def test_the_loss_compiles_whole(conditioning, entropy):
     parts, prototypes = given(torch.float32)
     loss = made(conditioning, entropy, torch.float32)
+    torch.compiler.reset()
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     for value in (0.1, 0.2):
         coeff = torch.tensor(value)

@@ -192,6 +192,7 @@ def test_a_resumed_training_goes_on_as_if_nothing_had_been():
 def test_the_objectives_compile_whole(dense):
     parts = given(torch.float32, (2, 3) if dense else ())
     loss, other = made(torch.float32, dense=dense), made(torch.float32, dense=dense)
+    torch.compiler.reset()
     compiled = torch.compile(other, fullgraph=True, backend="aot_eager")
     for value in (0.1, 0.2):
         one, two = loss(*parts, torch.tensor(value)), compiled(*parts, torch.tensor(value))

@@ -41,7 +41,7 @@ def test_each_method_trains_all_that_it_has(domains):
     y = torch.arange(20) % 10
     for name, make in domains.METHODS.items():
         torch.manual_seed(0)
-        module, objective = make()
+        _, objective = make()
         leaves = [x.clone().requires_grad_() for x in (f_s, z_s, f_t, z_t)]
         loss = objective(domains.Batch(*leaves[:2], y, *leaves[2:], 0.5))
         loss.backward()

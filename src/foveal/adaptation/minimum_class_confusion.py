@@ -1,5 +1,6 @@
 """Minimum class confusion."""
 
+import torch
 from torch import Tensor
 
 from foveal.adaptation.entropy import entropy
@@ -35,4 +36,5 @@ def mcc_loss(logits: Tensor, temperature: float = 2.5) -> Tensor:
         together = probs.mT @ (weight[:, None] * probs)  # [C, C], symmetric
     totals = together.sum(1)
     confusion = together / totals.where(totals > 0, 1)
-    return (confusion.sum() - confusion.trace()) / probs.shape[1]
+    same = torch.eye(len(confusion), dtype=torch.bool, device=confusion.device)
+    return confusion.masked_fill(same, 0).sum() / probs.shape[1]
