@@ -47,6 +47,7 @@ DIFFERENCES = (
     ("PANDA", "PANDA without variance", ""),
     ("PANDA", "PRONOUN + variance", ""),
     ("PANDA", "DANN", "mean above 0"),
+    ("PANDA", "PRONOUN", ""),
     ("variance alone", "source only", ""),
     ("CDAN", "NOUN", ""),
     ("MCC", "source only", ""),
