@@ -255,7 +255,7 @@ def test_every_possible_pair_is_tried():
             wanted = {factor: pair[0], other: pair[1]}
             if any(wanted.items() <= case.items() for case in EVERY_CASE):
                 assert pairs(wanted) <= tried, wanted
-    assert len(CASES) < 110
+    assert len(CASES) < 120  # each backbone meets each insertion: about their product
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case.values()))
